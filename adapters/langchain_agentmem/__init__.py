@@ -1,0 +1,1 @@
+"""The LangChain adapter of agentmem. Its classes come with a later release."""

@@ -1,0 +1,1 @@
+"""The store: agents on disk. Knows no model and no transformers."""

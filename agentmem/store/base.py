@@ -1,0 +1,269 @@
+"""What a store is: one agent's identity, turns, token ids and K/V, committed a turn at a time.
+
+Records and protocols only. Two implementations share one contract test: ``DiskStore`` (files and
+SQLite) and ``InMemoryStore`` (a public test double). Knows no model: token ids and tensors go in,
+token ids and tensors come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentmem.memory.source import DigestLog, KVLayout, TokenLog
+
+Json = Any
+
+
+@dataclass(frozen=True)
+class AgentIdentity:
+    """What an agent is from birth on; never changes."""
+
+    agent_id: str
+    uuid: str
+    created_at: str
+    """ISO 8601 with offset; for people, never for logic."""
+    fingerprint: Mapping[str, str]
+    """Field -> digest or value of everything that changes K/V (weights, rope, tokenizer, ...)."""
+    layout: KVLayout
+    model: str
+    """How to find the model again: the name or path given at creation."""
+    facts: Mapping[str, Json]
+    """Settings fixed at creation, such as chunk_tokens; opaque to the store."""
+
+
+@dataclass(frozen=True)
+class NewTurn:
+    """A finished turn, ready to be committed. Its K/V were appended to the log beforehand."""
+
+    state_id: str
+    kind: str
+    """"chat", "observe", "append" or "system"."""
+    messages: Sequence[Mapping[str, Json]]
+    """The turn's new messages, reply included, as {"role", "content", ...}; kept verbatim."""
+    token_ids: Sequence[int]
+    """Ids of exactly the tokens the turn added to the log, in order."""
+    pending: Json
+    """What must be forwarded first in the next turn; opaque to the store."""
+    created_at: str
+    """ISO 8601 with offset."""
+    source: str | None = None
+    part: int | None = None
+    """For a long observation: which part of ``source`` this is, from 0."""
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    """Retrieval settings the turn ran with."""
+    receipt: Mapping[str, Json] = field(default_factory=dict)
+    """Receipt of the turn, recalled blocks included, as plain JSON."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A committed turn. ``start`` and ``stop`` are its token positions in the log."""
+
+    id: int
+    parent: int | None
+    start: int
+    stop: int
+    state_id: str
+    kind: str
+    messages: Sequence[Mapping[str, Json]]
+    pending: Json
+    created_at: str
+    source: str | None
+    part: int | None
+    settings: Mapping[str, Json]
+    receipt: Mapping[str, Json]
+    forgotten: bool = False
+
+
+@dataclass(frozen=True)
+class AgentInfo:
+    """One row of ``AgentMemory.list``."""
+
+    agent_id: str
+    turns: int
+    tokens: int
+    bytes: int
+    """Bytes the agent's folder takes on disk (blocks in use, not sparse length)."""
+    created_at: str
+    last_used: str | None
+    """created_at of the head turn; None when empty."""
+    model: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem found by ``verify``."""
+
+    file: str
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What ``verify`` looked at and found."""
+
+    deep: bool
+    pages: int
+    bytes: int
+    findings: Sequence[Finding]
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.findings
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What garbage collection freed."""
+
+    turns: int
+    tokens: int
+    files: int
+    bytes: int
+
+
+class Store(Protocol):
+    """One open agent. One writer at a time; every change is all or nothing."""
+
+    @property
+    def identity(self) -> AgentIdentity:
+        """Who this is."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """True when nothing may be committed."""
+        ...
+
+    @property
+    def log(self) -> TokenLog:
+        """Raw K/V of the current branch."""
+        ...
+
+    @property
+    def digests(self) -> DigestLog:
+        """Block digests of the current branch."""
+        ...
+
+    @property
+    def head(self) -> Turn | None:
+        """The current turn; None for an empty memory."""
+        ...
+
+    @property
+    def bytes_read(self) -> int:
+        """K/V and digest bytes read from files since opening."""
+        ...
+
+    def turns(self, *, limit: int | None = None) -> list[Turn]:
+        """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
+        ...
+
+    def turn(self, turn_id: int) -> Turn:
+        """One turn of any branch. Raises StateNotFoundError."""
+        ...
+
+    def turn_at(self, position: int) -> Turn:
+        """The turn of the current branch that holds token ``position``."""
+        ...
+
+    def find_state(self, state_id: str) -> Turn:
+        """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
+        ...
+
+    def observed_parts(self, source: str) -> list[Turn]:
+        """Turns of the current branch with this source and a part number, in order."""
+        ...
+
+    def token_ids(self, start: int, stop: int) -> list[int]:
+        """Ids of tokens [start, stop) of the current branch, the open turn not included."""
+        ...
+
+    def search(self, query: str, *, limit: int = 20) -> list[Turn]:
+        """Turns of the current branch whose text holds all the words, newest first."""
+        ...
+
+    def begin(self) -> None:
+        """Open a turn. Raises ReadOnlyError, StaleWriterError; an open turn is an error of ours."""
+        ...
+
+    def commit(self, turn: NewTurn) -> Turn:
+        """Make the open turn durable, then return it. Only now does it exist."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the open turn, if any: the log and the digests are as they were before it."""
+        ...
+
+    def rewind(self, state_id: str | None) -> None:
+        """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
+        ...
+
+    def forget(self, turn_ids: Sequence[int]) -> int:
+        """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead."""
+        ...
+
+    def collect(self, *, prune: bool = False) -> CollectReport:
+        """Free slots no turn reaches; with ``prune`` drop the branches the head does not stand on first."""
+        ...
+
+    def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
+        ...
+
+    def note(self, key: str, value: Json) -> None:
+        """Store a small named JSON value (settings, last config), durable at once."""
+        ...
+
+    def noted(self, key: str) -> Json:
+        """A value stored by ``note``; None when there is none."""
+        ...
+
+    def close(self) -> None:
+        """Release the agent; the open turn is dropped. Closing twice is fine."""
+        ...
+
+
+class Home(Protocol):
+    """All agents of one place."""
+
+    def exists(self, agent_id: str) -> bool:
+        """Whether there is such an agent."""
+        ...
+
+    def create(
+        self,
+        agent_id: str,
+        *,
+        fingerprint: Mapping[str, str],
+        layout: KVLayout,
+        model: str,
+        facts: Mapping[str, Json],
+        wait: float = 0.0,
+    ) -> Store:
+        """Make a new, empty agent and open it. Raises AgentExistsError, AgentBusyError."""
+        ...
+
+    def open(self, agent_id: str, *, wait: float = 0.0, read_only: bool = False) -> Store:
+        """Open an agent. Raises AgentNotFoundError, AgentBusyError, DamagedError, FormatVersionError."""
+        ...
+
+    def peek(self, agent_id: str) -> AgentIdentity:
+        """Who that is, without the lock. Raises AgentNotFoundError."""
+        ...
+
+    def fork(self, agent_id: str, new_id: str) -> None:
+        """A new agent with the same past, sharing sealed files. The source may be open in this process."""
+        ...
+
+    def list(self) -> list[AgentInfo]:
+        """Every agent, most recently used first."""
+        ...
+
+    def delete(self, agent_id: str) -> None:
+        """Remove an agent and its files. Raises AgentNotFoundError, AgentBusyError."""
+        ...
