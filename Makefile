@@ -1,0 +1,58 @@
+# Everything here works on a fresh machine that has Python 3.11+ and pip. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# glibc gives each large tensor fresh zeroed pages unless told to keep what it freed; the tests and the
+# demo are several times quicker with it. Elsewhere these variables mean nothing.
+export MALLOC_MMAP_THRESHOLD_ := 4294967296
+export MALLOC_TRIM_THRESHOLD_ := 17179869184
+
+.PHONY: help install demo test lint format typecheck pytest bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+install: $(STAMP)  ## create .venv and install agentmem with its development tools
+
+# Run again only when what is installed would change.
+$(STAMP): pyproject.toml constraints-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "agentmem needs Python 3.11 or newer; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing agentmem into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## six days, six processes: an assistant that answers on the last from what it heard on the first
+	@$(BIN)/python examples/multi_day_assistant.py
+
+test: lint typecheck pytest  ## lint, types, floors, and every test (8 minutes on 2 cores)
+
+lint: $(STAMP)  ## ruff, and the floors between the packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)  ## let ruff fix and format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+typecheck: $(STAMP)  ## mypy --strict
+	@$(BIN)/mypy
+
+# Without the model its tests are skipped with a reason, and fail where CI=true.
+pytest: $(STAMP)  ## the tests alone
+	@$(BIN)/agentmem models pull smollm2-135m </dev/null || echo "no smollm2-135m: its tests are not run"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile </dev/null
+
+bench: $(STAMP)  ## the figures of docs/LOG.md (long)
+	@$(BIN)/python -m benchmarks.core
+
+clean:  ## remove .venv and every cache
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
