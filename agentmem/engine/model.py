@@ -1,0 +1,127 @@
+"""A language model ready to serve agents: weights, tokenizer, template, binding, fingerprint.
+
+One object per model and process; any number of agents share it, each turn with its own context.
+Knows no agent's files: a log and digests are handed in for each turn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from agentmem.config import MemoryConfig
+from agentmem.engine.binding import Binding, bind
+from agentmem.engine.fingerprint import fingerprint, state_dict_digest
+from agentmem.engine.loading import load, resolve
+from agentmem.engine.session import Session
+from agentmem.engine.template import ChatTemplate
+from agentmem.errors import ConfigError
+from agentmem.memory.buffers import Workspace, WorkspaceSize
+from agentmem.memory.selectors import make_selector
+from agentmem.memory.source import DigestLog, KVLayout, TokenLog
+from agentmem.memory.working_memory import WorkingMemory
+
+_loaded: dict[tuple[str, str, str], LanguageModel] = {}
+_loading = threading.Lock()
+
+
+class LanguageModel:
+    """A bound model. Made by :meth:`load` (by name, shared) or :meth:`wrap` (from objects).
+
+    Raises:
+        UnsupportedModelError: the architecture cannot be bound exactly.
+        TemplateError: its chat template cannot be used.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str, weights_digest: str
+    ) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
+        self.binding: Binding = bind(model)
+        self.device = model.device
+        self.layout = KVLayout(
+            tuple((spec.num_kv_heads, spec.head_dim) for spec in self.binding.layers), model.dtype
+        )
+        self.fingerprint: Mapping[str, str] = fingerprint(
+            model,
+            tokenizer,
+            weights_digest=weights_digest,
+            template_digest=self.template.digest,
+            rope_facts=self.binding.rope_facts,
+            dtype=model.dtype,
+        )
+        self._workspaces: list[Workspace] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, name: str | Path, *, device: str = "auto", dtype: str = "auto") -> LanguageModel:
+        """The model of that name; loaded once per process, device and dtype, then shared.
+
+        Raises:
+            ModelNotFoundError, DownloadError, HashMismatchError, UnsupportedModelError.
+        """
+        key = (str(name), device, dtype)
+        with _loading:
+            if key not in _loaded:
+                found = load(resolve(name), device=device, dtype=dtype)
+                _loaded[key] = cls(
+                    found.model, found.tokenizer, name=str(name), weights_digest=found.weights_digest
+                )
+            return _loaded[key]
+
+    @classmethod
+    def wrap(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "custom"
+    ) -> LanguageModel:
+        """A model that is already in memory, such as a fine-tuned or a test one."""
+        return cls(model.eval(), tokenizer, name=name, weights_digest=state_dict_digest(model))
+
+    @staticmethod
+    def unload() -> None:
+        """Let go of every shared model; open agents keep theirs."""
+        with _loading:
+            _loaded.clear()
+
+    def check(self, config: MemoryConfig) -> None:
+        """Raise ConfigError when a configuration does not fit this model's trained length."""
+        size = _workspace_size(config)
+        longest = max(size.capacity(spec) for spec in self.binding.layers if spec.window is None)
+        if longest > self.binding.trained_length:
+            raise ConfigError(
+                f"{self.name} was trained on {self.binding.trained_length} tokens, but the working set may "
+                f"take {longest} (the larger of dense_tokens and the budget, plus chunk_tokens and "
+                "reselect_every). Make sink_tokens, window_tokens, recall_tokens or dense_tokens smaller."
+            )
+
+    @contextmanager
+    def turn(self, log: TokenLog, digests: DigestLog, config: MemoryConfig) -> Iterator[Session]:
+        """A session for one turn of one agent; its buffers are handed on to the next turn."""
+        workspace = self._lease(_workspace_size(config))
+        try:
+            memory = WorkingMemory(
+                self.binding.layers, log, digests, config, make_selector(config.selector), workspace
+            )
+            yield Session(self.binding, memory, config.chunk_tokens, self.device)
+        finally:
+            with self._lock:
+                self._workspaces.append(workspace)
+
+    def _lease(self, size: WorkspaceSize) -> Workspace:
+        """A free workspace of that size, else a new one; other sizes are let go, not hoarded."""
+        with self._lock:
+            free = [workspace for workspace in self._workspaces if workspace.size == size]
+            self._workspaces = free[1:]
+        if free:
+            return free[0]
+        return Workspace(self.binding.layers, size, self.layout.dtype, self.device)
+
+
+def _workspace_size(config: MemoryConfig) -> WorkspaceSize:
+    return WorkspaceSize.of(config, make_selector(config.selector).candidate_factor)

@@ -1,0 +1,141 @@
+"""One layer's working set: rotated keys and values, allocated once, written in place.
+
+Index i of a buffer is in-window position i, so keys are rotated once, when they enter, and decoding
+attends to a prefix of the buffer without moving anything. Knows no log and chooses no blocks.
+First-touching fresh memory can cost many times the arithmetic done on it, so buffers live in a
+:class:`Workspace` that turns (also of different agents) hand on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agentmem.config import MemoryConfig
+from agentmem.memory.rotation import LayerSpec
+
+
+class LayerBuffer:
+    """Rotated keys and values of one layer: (Hkv, capacity, D), the first ``used`` are valid."""
+
+    def __init__(self, spec: LayerSpec, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (spec.num_kv_heads, capacity, spec.head_dim)
+        self.spec = spec
+        self.keys_rot = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.dead = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+        self.any_dead = False
+        self.used = 0
+
+    def clear(self) -> None:
+        """Empty the buffer; its memory stays."""
+        if self.any_dead:
+            self.dead.zero_()
+        self.any_dead = False
+        self.used = 0
+
+    def mark_dead(self, flags: Tensor) -> None:
+        """Say which of the next tokens were forgotten: (Hkv or 1, n) bool, before they are added."""
+        self.dead[:, self.used : self.used + flags.shape[1]] = flags
+        self.any_dead = True
+
+    def extend(self, keys_raw: Tensor, values: Tensor | None) -> None:
+        """Append (Hkv, T, D) raw keys, rotated to their index, and values (None: already in place)."""
+        start, stop = self.used, self.used + keys_raw.shape[1]
+        if self.spec.rotary is None:
+            self.keys_rot[:, start:stop].copy_(keys_raw)
+        else:
+            self.spec.rotary.rotate_span(keys_raw, start, self.keys_rot[:, start:stop])
+        if values is not None:
+            self.values[:, start:stop].copy_(values)
+        self.used = stop
+
+    def rotate_queries(self, queries_raw: Tensor, start: int) -> Tensor:
+        """Queries (..., T, D) rotated to positions start, start + 1, ..."""
+        if self.spec.rotary is None:
+            return queries_raw
+        return self.spec.rotary.rotate_span(queries_raw, start)
+
+
+class Staging:
+    """Raw keys, values and queries of the newest tokens, until they are written to the log."""
+
+    def __init__(
+        self, specs: Sequence[LayerSpec], capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        def room(heads: int, dim: int) -> Tensor:
+            return torch.empty((heads, capacity, dim), dtype=dtype, device=device)
+
+        self.capacity = capacity
+        self.keys_raw = [room(spec.num_kv_heads, spec.head_dim) for spec in specs]
+        self.values = [room(spec.num_kv_heads, spec.head_dim) for spec in specs]
+        self.queries_raw = [room(spec.num_q_heads, spec.head_dim) for spec in specs]
+
+    def put(self, layer: int, at: int, queries_raw: Tensor, keys_raw: Tensor, values: Tensor) -> None:
+        """Keep T tokens' (H, T, D) projections at index ``at``."""
+        stop = at + keys_raw.shape[1]
+        self.keys_raw[layer][:, at:stop].copy_(keys_raw)
+        self.values[layer][:, at:stop].copy_(values)
+        self.queries_raw[layer][:, at:stop].copy_(queries_raw)
+
+
+@dataclass(frozen=True)
+class WorkspaceSize:
+    """How much memory a configuration needs; equal sizes can share a workspace."""
+
+    past: int
+    """Tokens of the past in a full layer's buffer, dense or sparse."""
+    step: int
+    """New tokens that may be appended before the buffer is rebuilt."""
+    staged: int
+    scratch: int
+
+    @classmethod
+    def of(cls, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
+        """What this configuration needs."""
+        sparse = config.budget + config.block_tokens - 1
+        past = max(config.dense_limit, sparse)
+        scratch = max(past, candidate_factor * config.recall_tokens, 64 * config.block_tokens)
+        return cls(
+            past=past,
+            step=config.chunk_tokens + config.reselect_every,
+            staged=max(config.chunk_tokens, config.reselect_every),
+            scratch=scratch,
+        )
+
+    def capacity(self, spec: LayerSpec) -> int:
+        """Length of a layer's buffer; also the largest in-window position it uses."""
+        past = self.past if spec.window is None else max(self.past, spec.window - 1)
+        return past + self.step
+
+
+class Workspace:
+    """All buffers a turn needs, for one binding and one size. Used by one turn at a time."""
+
+    def __init__(
+        self, specs: Sequence[LayerSpec], size: WorkspaceSize, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.size = size
+        self.device = device
+        self.layers = [LayerBuffer(spec, size.capacity(spec), dtype, device) for spec in specs]
+        self.staging = Staging(specs, size.staged, dtype, device)
+        widest = max(
+            spec.num_kv_heads * spec.head_dim * max(size.scratch, size.capacity(spec)) for spec in specs
+        )
+        self._keys = torch.empty(widest, dtype=dtype)
+        self._values = torch.empty(widest if device.type != "cpu" else 0, dtype=dtype)
+
+    def keys_scratch(self, spec: LayerSpec, tokens: int) -> Tensor:
+        """CPU room for (Hkv, tokens, D) raw keys; valid until asked for again."""
+        return self._keys[: spec.num_kv_heads * tokens * spec.head_dim].view(
+            spec.num_kv_heads, tokens, spec.head_dim
+        )
+
+    def values_scratch(self, spec: LayerSpec, tokens: int) -> Tensor:
+        """CPU room for (Hkv, tokens, D) values, when the buffers are elsewhere."""
+        return self._values[: spec.num_kv_heads * tokens * spec.head_dim].view(
+            spec.num_kv_heads, tokens, spec.head_dim
+        )
