@@ -1,0 +1,231 @@
+"""From a model's name to a loaded model: resolve, bring the files, load.
+
+A name is a local folder, a GGUF file, a built-in entry or a Hugging Face id. Pickled weights and code
+from repositories are never loaded. Knows nothing of memories; binding is another module's job.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from agentmem.engine.cache import ModelCache, default_cache
+from agentmem.engine.catalog import CATALOG, CatalogEntry
+from agentmem.engine.fetch import Fetcher
+from agentmem.engine.gguf_convert import conversion_key, convert, converted_digest
+from agentmem.engine.hub import Hub
+from agentmem.engine.progress import SILENT, Progress
+from agentmem.engine.quiet import quiet
+from agentmem.engine.weights_digest import FileDigests, digest_files
+from agentmem.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+
+Kind = Literal["folder", "gguf", "built-in", "hub"]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """What a name means. ``name`` finds the same model again: a built-in, a hub id or an absolute path."""
+
+    name: str
+    kind: Kind
+    path: Path | None = None
+    """The folder or GGUF file; None for what lies elsewhere."""
+    entry: CatalogEntry | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, and which one it is. ``weights_digest`` names the stored weights exactly."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    weights_digest: str
+    source: ResolvedModel
+    folder: Path
+
+
+def resolve(name: str | Path) -> ResolvedModel:
+    """Say what a name means, without touching the network.
+
+    Raises:
+        ModelNotFoundError: nothing fits; the message lists what would.
+    """
+    text = str(name).strip()
+    if isinstance(name, str) and text in CATALOG:
+        return ResolvedModel(text, "built-in", entry=CATALOG[text])
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        return ResolvedModel(str(path.resolve()), "folder", path=path.resolve())
+    if text and path.is_file() and path.suffix.lower() == ".gguf":
+        return ResolvedModel(str(path.resolve()), "gguf", path=path.resolve())
+    if isinstance(name, str) and HUB_ID.fullmatch(text) and path.suffix.lower() != ".gguf":
+        return ResolvedModel(text, "hub")
+    found = "is a file, but not a .gguf one" if text and path.is_file() else "is not a model"
+    raise ModelNotFoundError(
+        f"{text!r} {found}. A model is one of the built-ins {', '.join(CATALOG)}; a folder with "
+        "config.json and *.safetensors; a .gguf file; or a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct."
+    )
+
+
+class ModelLoader:
+    """Brings resolved models into one cache and loads them."""
+
+    def __init__(
+        self, cache: ModelCache | None = None, *, fetcher: Fetcher | None = None, hub: Hub | None = None
+    ) -> None:
+        self.cache = cache if cache is not None else default_cache()
+        self._hub = hub if hub is not None else Hub()
+        self._fetcher = fetcher if fetcher is not None else Fetcher(self.cache, hub=self._hub)
+
+    def bring(self, resolved: ResolvedModel, *, progress: Progress = SILENT) -> Path:
+        """The folder to load from; downloads and converts what is not there.
+
+        Raises:
+            DownloadError, HashMismatchError: the files cannot be had.
+            ModelNotFoundError: the hub knows no such repository.
+            UnsupportedModelError: the files are there but cannot be used.
+        """
+        if resolved.kind == "built-in" and resolved.entry is not None:
+            entry = resolved.entry
+            folder = self.cache.converted(conversion_key(entry.sha256))
+            if converted_digest(folder) is None:
+                file = self._fetcher.fetch(entry, progress=progress)
+                folder = convert(file, entry.sha256, self.cache, progress=progress)
+        elif resolved.kind == "gguf" and resolved.path is not None:
+            sha256 = FileDigests(self.cache).sha256(resolved.path)
+            folder = convert(resolved.path, sha256, self.cache, progress=progress)
+        elif resolved.path is not None:
+            folder = resolved.path
+        else:
+            progress.note(f"{resolved.name}: from {self._hub.endpoint}")
+            folder = self._hub.folder(resolved.name)
+        check_folder(folder)
+        return folder
+
+    def load(
+        self,
+        resolved: ResolvedModel,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        progress: Progress = SILENT,
+    ) -> LoadedModel:
+        """Load model and tokenizer in evaluation mode.
+
+        ``device``: "auto" is CUDA where there is one, else the CPU; else what torch accepts.
+        ``dtype``: "auto" is the checkpoint's own (float16 becomes bfloat16 on the CPU), "float32" or
+        "bfloat16".
+
+        Raises:
+            ConfigError: an unknown device or dtype. Else as :meth:`bring`.
+        """
+        place = _device(device)
+        if dtype != "auto" and dtype not in DTYPES:
+            raise ConfigError(f"dtype={dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
+        folder = self.bring(resolved, progress=progress)
+        with quiet():
+            chosen = _stored_dtype(folder, place) if dtype == "auto" else DTYPES[dtype]
+            model, tokenizer = _read(folder, chosen, place)
+        digest = converted_digest(folder) or digest_files(weight_files(folder), FileDigests(self.cache))
+        return LoadedModel(model, tokenizer, resolved.name, digest, resolved, folder)
+
+
+def load(
+    resolved: ResolvedModel,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    cache: ModelCache | None = None,
+    progress: Progress = SILENT,
+) -> LoadedModel:
+    """Load through the user's cache; see :meth:`ModelLoader.load`."""
+    return ModelLoader(cache).load(resolved, device=device, dtype=dtype, progress=progress)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder without a configuration or complete safetensors weights (UnsupportedModelError)."""
+    if not (folder / "config.json").is_file():
+        raise UnsupportedModelError(f"{folder} holds no config.json, so it is not a model folder.")
+    if weight_files(folder):
+        return
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    if pickled:
+        raise UnsupportedModelError(
+            f"{folder} holds only pickled weights ({', '.join(pickled[:3])}), which can run code when loaded. "
+            "Convert them to safetensors, for instance with model.save_pretrained(folder)."
+        )
+    raise UnsupportedModelError(f"{folder} holds no *.safetensors weights.")
+
+
+def weight_files(folder: Path) -> Sequence[Path]:
+    """The safetensors files of a model folder; of an index, exactly those it names.
+
+    Raises:
+        UnsupportedModelError: the index names files that are not there, or cannot be read.
+    """
+    single = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(f"{index} cannot be read: {error}") from error
+    lost = [name for name in names if not (folder / name).is_file()]
+    if lost:
+        raise UnsupportedModelError(f"{folder} lacks {', '.join(lost)}, which its index names; fetch it again.")
+    return [folder / name for name in names]
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"device={device!r} is unknown; use auto, cpu, cuda or cuda:0.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={device!r}: torch sees no CUDA device here; use auto or cpu.")
+    return place
+
+
+def _stored_dtype(folder: Path, place: torch.device) -> torch.dtype:
+    """The checkpoint's own dtype; a CPU computes float16 poorly, so there it becomes bfloat16."""
+    config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    stored = config.dtype
+    if not isinstance(stored, torch.dtype):
+        from safetensors import safe_open
+
+        with safe_open(weight_files(folder)[0], framework="pt") as weights:
+            stored = weights.get_tensor(next(iter(weights.keys()))).dtype
+    return torch.bfloat16 if stored == torch.float16 and place.type == "cpu" else stored
+
+
+def _read(
+    folder: Path, dtype: torch.dtype, place: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise UnsupportedModelError(f"transformers cannot load {folder}: {error}") from error
+    return model.to(place).eval(), tokenizer
