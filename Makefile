@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints-dev.txt
 	  || { echo "agentmem needs Python 3.11 or newer; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing agentmem into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints-dev.txt -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)  ## six days, six processes: an assistant that answers on the last from what it heard on the first

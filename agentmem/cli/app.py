@@ -1,15 +1,42 @@
-"""The root of the command line: one typer application, and `main`."""
+"""The root of the command line: one typer application with every verb, and `main`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from agentmem.cli import archive, browse, demo, edit, models, reading, talk
+from agentmem.cli.failures import STOPPED
+
+app = typer.Typer(name="agentmem", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for family in (talk, reading, browse, edit, archive, models, demo):
+    family.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agentmem {version('agentmem-kv')}")
+        raise typer.Exit
 
 
 @app.callback()
-def root() -> None:
+def root(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
     """A long-term memory for LLM agents that lives in the model's own KV cache."""
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line and leave with its exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)

@@ -1,0 +1,115 @@
+"""Verbs that change what is kept: fork, rewind, forget, rm."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from agentmem.cli.failures import reported
+from agentmem.cli.opening import opened
+from agentmem.cli.options import DATES, AsJson, Home, Model, Name, Wait, aware
+from agentmem.cli.shown import console, count, print_json
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@reported
+def fork(
+    name: Name,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="The new agent's name.")],
+    home: Home = None,
+    model: Model = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a second agent with the same past. From here on each goes its own way."""
+    with opened(name, home=home, model=model, wait=wait) as memory, memory.fork(new_name):
+        pass
+    if as_json:
+        print_json({"agent": new_name, "forked_from": name})
+    else:
+        console().print(f"{new_name} now has {name}'s past.", markup=False)
+
+
+@reported
+def rewind(
+    name: Name,
+    state_id: Annotated[str, typer.Argument(metavar="STATE", help="A state id, from `agentmem history`.")],
+    home: Home = None,
+    model: Model = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to an earlier state. Later turns stay reachable by their own state ids."""
+    with opened(name, home=home, model=model, wait=wait) as memory:
+        memory.rewind(state_id)
+        held = memory.tokens_held
+    if as_json:
+        print_json({"agent": name, "state_id": state_id, "tokens_held": held})
+    else:
+        console().print(f"{name} is back at {state_id}, {count(held, 'token')} held.", markup=False)
+
+
+@reported
+def forget(
+    name: Name,
+    turn: Annotated[int | None, typer.Option("--turn", help="This turn, by its number.")] = None,
+    match: Annotated[str | None, typer.Option("--match", help="Turns that hold all of these words.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="What was observed under this name.")] = None,
+    before: Annotated[datetime | None, typer.Option("--before", formats=DATES, help="Older turns.")] = None,
+    after: Annotated[datetime | None, typer.Option("--after", formats=DATES, help="Newer turns.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be forgotten.")] = False,
+    home: Home = None,
+    model: Model = None,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Drop turns for good: their text, their token ids and their keys and values."""
+    if turn is None and match is None and source is None and before is None and after is None:
+        raise typer.BadParameter("say what to forget: --turn, --match, --source, --before or --after")
+    with opened(name, home=home, model=model, wait=wait) as memory:
+        receipt = memory.forget(
+            turn=turn, match=match, source=source, before=aware(before), after=aware(after), dry_run=dry_run
+        )
+    if as_json:
+        print_json(receipt)
+        return
+    verb = "would forget" if receipt.dry_run else "forgot"
+    which = ", ".join(str(number) for number in receipt.turns) or "none"
+    said = f"{verb} {count(len(receipt.turns), 'turn')} ({which}), {count(receipt.tokens, 'token')}"
+    console().print(said, markup=False)
+    if receipt.residual:
+        console().print(receipt.residual, style="dim", markup=False)
+
+
+@reported
+def remove(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The agents' names.")],
+    home: Home = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete agents and all their files."""
+    from agentmem import AgentMemory
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("not a terminal, so nothing can be asked: say --yes")
+        typer.confirm(f"Delete {', '.join(names)} for good?", abort=True)
+    for name in names:
+        AgentMemory.delete(name, home=home)
+    if as_json:
+        print_json({"deleted": names})
+    else:
+        console().print(f"deleted {', '.join(names)}", markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the application."""
+    app.command()(fork)
+    app.command()(rewind)
+    app.command()(forget)
+    app.command("rm")(remove)
