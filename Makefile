@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: help install demo test lint format typecheck pytest bench clean
+.PHONY: help install demo test lint format tree typecheck pytest bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -41,6 +41,9 @@ lint: $(STAMP)  ## ruff, and the floors between the packages
 format: $(STAMP)  ## let ruff fix and format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+tree: $(STAMP)  ## write the README's tree of files anew
+	@$(BIN)/python tests/support/readme_tree.py --write
 
 typecheck: $(STAMP)  ## mypy --strict
 	@$(BIN)/mypy
