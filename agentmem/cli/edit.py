@@ -93,12 +93,12 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Delete agents and all their files."""
-    from agentmem import AgentMemory
-
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("not a terminal, so nothing can be asked: say --yes")
         typer.confirm(f"Delete {', '.join(names)} for good?", abort=True)
+    from agentmem import AgentMemory
+
     for name in names:
         AgentMemory.delete(name, home=home)
     if as_json:

@@ -1,0 +1,99 @@
+"""The command line as a whole: its verbs, its speed at rest, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from agentmem.cli.app import app
+from agentmem.cli.failures import reported
+from agentmem.errors import AgentBusyError, AgentMemError, AgentNotFoundError, DamagedError
+
+VERBS = ["chat", "run", "observe", "list", "show", "history", "explain", "search", "fork", "rewind", "forget", "export", "restore", "verify", "rm", "models", "demo"]
+
+
+def test_every_verb_has_help() -> None:
+    """Each verb of the design is there, says what it does, and no other is."""
+    listed = [command.name or command.callback.__name__ for command in app.registered_commands]
+    groups = [group.name for group in app.registered_groups]
+
+    assert sorted([*listed, *groups]) == sorted(VERBS)
+    for verb in VERBS:
+        shown = CliRunner().invoke(app, [verb, "--help"])
+        assert shown.exit_code == 0, shown.output
+
+
+def test_help_does_not_load_torch() -> None:
+    """Help and completion stay quick: torch and transformers are imported only by verbs that need them."""
+    code = "import sys, agentmem.cli; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_version() -> None:
+    """--version prints name and version and leaves."""
+    shown = CliRunner().invoke(app, ["--version"])
+
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("agentmem 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["bogus"], ["run"], ["run", "ada", "hi", "--bogus"], ["forget", "ada"], ["rm", "ada"]]
+)
+def test_wrong_usage_is_two(arguments: list[str]) -> None:
+    """An unknown verb or option, a missing argument, or a question nobody can be asked, ends with 2."""
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def _failing(error: BaseException) -> typer.Typer:
+    """An application whose only verb raises."""
+    failing = typer.Typer()
+
+    def verb(as_json: bool = False) -> None:
+        """Raise."""
+        raise error
+
+    failing.command()(reported(verb))
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AgentNotFoundError("no agent 'ada'"), 1),
+        (DamagedError("ada", "kv/000000.safetensors", "page 3", "wrong hash"), 3),
+        (AgentBusyError("ada is open elsewhere"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int) -> None:
+    """Each kind of failure has its exit code."""
+    assert CliRunner().invoke(_failing(error)).exit_code == code
+
+
+def test_an_error_is_one_line() -> None:
+    """An error of ours is one line on stderr, with no traceback."""
+    shown = CliRunner().invoke(_failing(AgentMemError("first\n   second")))
+
+    assert shown.stderr == "agentmem: first second\n"
+    assert shown.stdout == ""
+
+
+def test_an_error_as_json() -> None:
+    """With --json the error is also an object on stdout."""
+    shown = CliRunner().invoke(_failing(AgentNotFoundError("no agent 'ada'")), ["--as-json"])
+
+    assert json.loads(shown.stdout) == {"error": {"type": "AgentNotFoundError", "message": "no agent 'ada'"}}
+
+
+def test_a_bug_is_not_hidden() -> None:
+    """What is not an error of ours keeps its traceback."""
+    shown = CliRunner().invoke(_failing(ZeroDivisionError("ours")))
+
+    assert isinstance(shown.exception, ZeroDivisionError)
