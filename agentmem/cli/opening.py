@@ -22,16 +22,8 @@ def opened(
 
     ``options`` are those of ``AgentMemory.resume``: system, wait, read_only.
     """
-    with working("loading torch"):
-        from agentmem.engine.loading import ModelLoader, resolve
-        from agentmem.engine.rich_progress import RichProgress
-    wanted = model if model is not None else _stored_model(name, home)
-    if wanted is None and create:
-        from agentmem.engine.catalog import DEFAULT_MODEL
-
-        wanted = DEFAULT_MODEL
-    if wanted is not None:
-        ModelLoader().bring(resolve(wanted), progress=RichProgress())
+    if not options.get("read_only"):
+        _bring(model or _stored_model(name, home), create=create)
     with working(f"opening {name}"):
         return agentmem.AgentMemory.resume(name, model=model, home=home, create=create, **options)
 
@@ -41,6 +33,16 @@ def working(what: str) -> AbstractContextManager[Any]:
     if not sys.stderr.isatty():
         return nullcontext()
     return Console(stderr=True).status(f"[dim]{what} …[/dim]")
+
+
+def _bring(model: str | None, *, create: bool) -> None:
+    """Fetch the model an agent will run on, so that a long download is seen; None: the default."""
+    with working("loading torch"):
+        from agentmem.engine.catalog import DEFAULT_MODEL
+        from agentmem.engine.loading import ModelLoader, resolve
+        from agentmem.engine.rich_progress import RichProgress
+    if model is not None or create:
+        ModelLoader().bring(resolve(model or DEFAULT_MODEL), progress=RichProgress())
 
 
 def _stored_model(name: str, home: Path | None) -> str | None:
