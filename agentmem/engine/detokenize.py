@@ -120,7 +120,11 @@ class WindowDetokenizer:
 @cache
 def _byte_values() -> dict[str, int]:
     """GPT-2's printable stand-ins for the 256 bytes, back to the bytes."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     values = {chr(byte): byte for byte in printable}
     values.update({chr(256 + index): byte for index, byte in enumerate(others)})

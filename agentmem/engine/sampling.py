@@ -6,8 +6,9 @@ Knows logits and the ids of this turn; knows no text, no model and no memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -49,22 +50,13 @@ class SamplingOptions:
     """Texts that end the reply; they are not part of it. One string may be given by itself."""
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)
-        _check(_whole(self.max_new_tokens) and self.max_new_tokens >= 1, "max_new_tokens",
-               self.max_new_tokens, "a whole number of at least 1")  # fmt: skip
-        _check(_real(self.temperature) and self.temperature >= 0, "temperature",
-               self.temperature, "a number of at least 0 (0 is greedy)")  # fmt: skip
-        _check(_real(self.top_p) and 0 < self.top_p <= 1, "top_p",
-               self.top_p, "a number above 0 and up to 1 (1 turns it off)")  # fmt: skip
-        _check(_whole(self.top_k) and self.top_k >= 0, "top_k",
-               self.top_k, "a whole number of at least 0 (0 turns it off)")  # fmt: skip
-        _check(_real(self.repetition_penalty) and self.repetition_penalty > 0, "repetition_penalty",
-               self.repetition_penalty, "a number above 0 (1 turns it off)")  # fmt: skip
-        _check(self.seed is None or (_whole(self.seed) and 0 <= self.seed < 1 << 63), "seed",
-               self.seed, "a whole number from 0 to 2**63 - 1, or None")  # fmt: skip
-        _check(all(isinstance(text, str) and text for text in stop), "stop",
-               self.stop, "a text, or several; none of them empty")  # fmt: skip
+        stop: object = self.stop
+        if isinstance(stop, str | list):
+            object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(stop))
+        for name, (allowed, wanted) in _ALLOWED.items():
+            value = getattr(self, name)
+            if not allowed(value):
+                raise InputError(f"{name}={value!r} cannot be used; give {wanted}.")
 
     @property
     def greedy(self) -> bool:
@@ -109,7 +101,8 @@ class Sampler:
         scores = logits.detach().to(torch.float32, copy=True).unsqueeze(0)  # (1, V)
         if self._ids.device != scores.device:
             self._ids = self._ids.to(scores.device)
-        scores = self._processors(self._ids[:, : self._length], scores)
+        so_far = cast("torch.LongTensor", self._ids[:, : self._length])
+        scores = self._processors(so_far, cast("torch.FloatTensor", scores))
         self._check_scores(scores)
         chosen = int(scores.argmax()) if self.options.greedy else self._draw(scores)
         self._ids[0, self._length] = chosen
@@ -125,7 +118,9 @@ class Sampler:
         if math.isfinite(float(scores.max())):
             return
         if self._extra:
-            raise InputError("the logits processors left no token to choose from; let them allow at least one.")
+            raise InputError(
+                "the logits processors left no token to choose from; let them allow at least one."
+            )
         raise ModelError("the model's logits are not finite. Try dtype='float32', or another model.")
 
 
@@ -145,14 +140,26 @@ def _processors(options: SamplingOptions, extra: Sequence[LogitsProcessor]) -> L
     return processors
 
 
-def _check(good: bool, name: str, value: object, wanted: str) -> None:
-    if not good:
-        raise InputError(f"{name}={value!r} cannot be used; give {wanted}.")
-
-
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (lambda n: _whole(n) and n >= 1, "a whole number of at least 1"),
+    "temperature": (lambda x: _real(x) and x >= 0, "a number of at least 0 (0 is greedy)"),
+    "top_p": (lambda x: _real(x) and 0 < x <= 1, "a number above 0 and up to 1 (1 turns it off)"),
+    "top_k": (lambda n: _whole(n) and n >= 0, "a whole number of at least 0 (0 turns it off)"),
+    "repetition_penalty": (lambda x: _real(x) and x > 0, "a number above 0 (1 turns it off)"),
+    "seed": (
+        lambda n: n is None or (_whole(n) and 0 <= n < 1 << 63),
+        "a whole number from 0 to 2**63 - 1, or None",
+    ),
+    "stop": (
+        lambda texts: isinstance(texts, tuple) and all(isinstance(t, str) and t for t in texts),
+        "a text or several, none of them empty",
+    ),
+}

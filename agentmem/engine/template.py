@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -38,9 +37,9 @@ from agentmem.errors import InputError, TemplateError
 
 FinishReason = Literal["stop", "length", "stop_string"]
 
-_ENDS = frozenset(
-    "<|im_end|> <|eot_id|> <|eom_id|> <|end|> <|endoftext|> <|end_of_text|> <|end_of_turn|> "
-    "<end_of_turn> <turn|> <|END_OF_TURN_TOKEN|> <|return|> <|call|> </s>".split()
+_ENDS = (
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("<|end_of_turn|>", "<end_of_turn>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|call|>", "</s>"),
 )
 """Well-known tokens that end a reply; only those a tokenizer has as special tokens count."""
 _THINK, _THOUGHT = "<think>", "</think>"
@@ -54,15 +53,17 @@ class Pending:
     """Content not yet forwarded: the last sampled token, or what was kept of a cut reply."""
     open_role: str
     """The role of the last message. It is not closed yet, so it can still be continued."""
+    call_id: str | None = None
+    """Which call the last message answers, if it is a tool's."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"ids": list(self.ids), "open_role": self.open_role}
+        return {"ids": list(self.ids), "open_role": self.open_role, "call_id": self.call_id}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Pending:
         """The inverse of ``to_json``."""
-        return cls(tuple(int(i) for i in value["ids"]), str(value["open_role"]))
+        return cls(tuple(int(i) for i in value["ids"]), str(value["open_role"]), value.get("call_id"))
 
 
 @dataclass(frozen=True)
@@ -126,16 +127,17 @@ class ChatTemplate:
         if tools and not self.facts.has_tools:
             raise TemplateError(_NO_TOOLS)
         if tools and pending is not None:
-            new, tools = self._late_tools(new, tools, pending.open_role)
+            new, tools = self._late_tools(pending, new, tools)
         new = fitted(self.facts, new, open_role=open_role)
         joined = ""
         if new and self._continues(open_role, new[0]):
             joined = BLANK_LINE + new.pop(0)["content"]
-        cut = self._cutter.cut(open_role, new, reply=reply, joined=joined, tools=tools)
+        call_id = pending.call_id if pending else None
+        cut = self._cutter.cut(open_role, new, reply=reply, call_id=call_id, joined=joined, tools=tools)
         inside = open_role is not None
         head, tail = self._text.encode_cut(cut.head, cut.tail, inside=inside)
         before = pending.ids if pending else ()
-        return Delta((*before, *head, *tail), len(before) + len(head), Pending((), cut.role))
+        return Delta((*before, *head, *tail), len(before) + len(head), Pending((), cut.role, cut.call_id))
 
     def continue_message(self, pending: Pending, text: str, *, separator: str = BLANK_LINE) -> Delta:
         """Go on with the message that is still open: ``separator`` and ``text``, word for word.
@@ -151,7 +153,7 @@ class ChatTemplate:
         trusted = pending.open_role == "assistant"
         ids = self._text.encode(self._text.mark(separator + text, trusted=trusted), inside=True)
         ids = [*pending.ids, *ids]
-        return Delta(tuple(ids), len(ids), Pending((), pending.open_role))
+        return Delta(tuple(ids), len(ids), Pending((), pending.open_role, pending.call_id))
 
     def after_reply(self, unforwarded: Sequence[int], finish: FinishReason) -> Pending:
         """What is pending when a reply has ended.
@@ -176,7 +178,8 @@ class ChatTemplate:
         if not thinking:
             return None
         message = {"role": "assistant", "content": self._text.mark(answer, trusted=True)}
-        cut = self._cutter.cut(delta.pending.open_role, [message], reply=False)
+        asked = delta.pending
+        cut = self._cutter.cut(asked.open_role, [message], reply=False, call_id=asked.call_id)
         ids = tuple(self._text.encode(cut.head, inside=True))
         return Delta(ids, len(ids), Pending((), "assistant"))
 
@@ -199,21 +202,21 @@ class ChatTemplate:
         return role == open_role and role in self.facts.merged_roles and not message.get("tool_calls")
 
     def _late_tools(
-        self, messages: list[dict[str, Any]], tools: Sequence[Message], open_role: str
+        self, pending: Pending, messages: list[dict[str, Any]], tools: Sequence[Message]
     ) -> tuple[list[dict[str, Any]], Sequence[Message] | None]:
         """Tools given after the first turn: as the template does, or what it would have written, as a message."""
-        new = fitted(self.facts, messages, open_role=open_role)
+        new = fitted(self.facts, messages, open_role=pending.open_role)
         try:
-            with_tools = self._cutter.cut(open_role, new, reply=True, tools=tools)
-            if with_tools != self._cutter.cut(open_role, new, reply=True):
+            with_tools = self._cutter.cut(pending.open_role, new, reply=True, tools=tools)
+            if with_tools != self._cutter.cut(pending.open_role, new, reply=True):
                 return messages, tools
         except TemplateError:
             pass  # the template writes them elsewhere, or not in one piece: take what it writes at the start
         asked: list[Message] = [{"role": "user", "content": "Qxasked"}]
         written = self._text.render(asked, reply=True, tools=tools)
         without = self._text.render(asked, reply=True)
-        before = len(commonprefix([written, without]))
-        after = len(commonprefix([written[before:][::-1], without[before:][::-1]]))
+        before = _shared(written, without)
+        after = _shared(written[before:][::-1], without[before:][::-1])
         block = written[before : len(written) - after].strip()
         if not block or self._text.has_special(block):
             raise TemplateError(
@@ -233,6 +236,14 @@ class ChatTemplate:
             if found is not None and found in self._text.special_ids:
                 ids.add(found)
         return frozenset(ids)
+
+
+def _shared(first: str, second: str) -> int:
+    """How many characters the two texts begin with in common."""
+    return next(
+        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
 
 
 _NO_TOOLS = (

@@ -21,7 +21,8 @@ ROLES = ("system", "user", "assistant", "tool")
 MARK = "Qxmarkzero"
 FOLLOWER = "Qxfollower"
 
-_CALL = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
+_CALL_ID = "call00001"
+_CALL = {"type": "function", "id": _CALL_ID, "function": {"name": "look", "arguments": {"at": MARK}}}
 _ASKED: Message = {"role": "user", "content": "Qxasked"}
 _ANSWERED: Message = {"role": "assistant", "content": "Qxanswered"}
 _CALLED: Message = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
@@ -38,7 +39,7 @@ PRIORS: dict[str, tuple[Message, ...]] = {
     "tool": (
         _ASKED,
         _CALLED_UNMARKED,
-        {"role": "tool", "content": MARK, "name": "look", "tool_call_id": "call00001"},
+        {"role": "tool", "content": MARK, "name": "look", "tool_call_id": _CALL_ID},
     ),
 }
 """The fixed conversation behind which a message after one of that role is rendered."""
@@ -54,12 +55,16 @@ _NEXT: dict[str, Message] = {
 
 @dataclass(frozen=True)
 class Cut:
-    """What new messages add: ``head`` up to the end of the last content; ``tail`` closes it and opens
-    the reply (empty when no reply follows)."""
+    """What new messages add to a conversation."""
 
     head: str
+    """Up to the end of the last content."""
     tail: str
+    """What closes it and opens the reply; empty when no reply follows."""
     role: str
+    """The role of the last message."""
+    call_id: str | None
+    """Which call the last message answers, if it is a tool's: some templates close it with that."""
 
 
 class TemplateCutter:
@@ -74,7 +79,7 @@ class TemplateCutter:
         self._tails: dict[tuple[str, bool], str] = {}
         for role in ROLES:
             for reply in (False, True):
-                tail = self._find_tail(role, reply)
+                tail = self._find_tail(role, reply=reply)
                 if tail is not None:
                     self._tails[role, reply] = tail
         self.tool_after_call = not self._renders_tool_after_answer()
@@ -103,23 +108,26 @@ class TemplateCutter:
         messages: Sequence[Message],
         *,
         reply: bool,
+        call_id: str | None = None,
         joined: str = "",
         tools: Sequence[Message] | None = None,
     ) -> Cut:
         """What ``messages`` add behind a message of ``open_role`` (None: they are the first).
 
         Args:
+            call_id: the call that the open message answers, if it is a tool's.
             joined: text that first goes on with the open message.
 
         Raises:
             TemplateError: the template cannot express it.
         """
-        prior = list(self._prior(open_role, messages))
+        prior = self._prior(open_role, messages, call_id)
         if joined:
             prior[-1] = {**prior[-1], "content": MARK + joined}
         whole = [*prior, *messages]
-        role = str(whole[-1]["role"])
-        tail = self.tail(role, reply=reply)
+        last = whole[-1]
+        role = str(last["role"])
+        tail = self._tail_of(last, reply=reply)
         if not reply:
             whole.append(_NEXT[role])
         added = self.text.render(whole, reply=reply, tools=tools)
@@ -130,14 +138,26 @@ class TemplateCutter:
                 f"the chat template ends a {role!r} message differently from message to message "
                 f"(expected {tail!r} at the end of {added[-200:]!r}), so a turn cannot be cut out of it."
             )
-        return Cut(added[: len(added) - len(tail)], tail if reply else "", role)
+        answers = last.get("tool_call_id") if role == "tool" else None
+        return Cut(added[: len(added) - len(tail)], tail if reply else "", role, answers)
 
-    def _prior(self, open_role: str | None, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def _prior(
+        self, open_role: str | None, messages: Sequence[Message], call_id: str | None
+    ) -> list[Message]:
         if open_role is None:
-            return ()
+            return []
         if open_role == "assistant" and messages and messages[0]["role"] == "tool" and self.tool_after_call:
-            return (_ASKED, _CALLED)
-        return PRIORS[open_role]
+            return [_ASKED, _CALLED]
+        prior = list(PRIORS[open_role])
+        if call_id is not None:
+            prior[-1] = {**prior[-1], "tool_call_id": call_id}
+        return prior
+
+    def _tail_of(self, message: Message, *, reply: bool) -> str:
+        """What closes that very message; a tool's result may be closed with the id of its call."""
+        role, call_id = str(message["role"]), message.get("tool_call_id")
+        tail = self.tail(role, reply=reply)
+        return tail.replace(_CALL_ID, str(call_id)) if role == "tool" and call_id else tail
 
     def _after_mark(self, rendered: str, *, called: bool = False) -> str:
         """The text behind the mark; behind a marked tool call, from the token that closes the message."""
@@ -152,7 +172,7 @@ class TemplateCutter:
             after = after[max(after.find(closer), 0) :] if closer else after
         return after
 
-    def _find_tail(self, role: str, reply: bool) -> str | None:
+    def _find_tail(self, role: str, *, reply: bool) -> str | None:
         messages = [*PRIORS[role]] if reply else [*PRIORS[role], _NEXT[role]]
         try:
             after = self._after_mark(self.text.render(messages, reply=reply))

@@ -71,7 +71,7 @@ class TemplateText:
         try:
             text = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
-                tools=list(tools) if tools else None,
+                tools=[dict(tool) for tool in tools] if tools else None,
                 chat_template=PLAIN_TEMPLATE if self.plain else None,
                 add_generation_prompt=reply,
                 tokenize=False,
@@ -109,7 +109,7 @@ class TemplateText:
             if index % 2:
                 ids += self._encode_apart(piece)
             else:
-                ids += self._encode_piece(piece, inside or index > 0)
+                ids += self._encode_piece(piece, inside=inside or index > 0)
         return ids
 
     def encode_cut(self, head: str, tail: str, *, inside: bool) -> tuple[list[int], list[int]]:
@@ -139,7 +139,7 @@ class TemplateText:
         """Whether unmarked special tokens stand in ``text``."""
         return bool(self._special.search(_MARKS.sub(" ", text)))
 
-    def _encode_piece(self, text: str, inside: bool) -> list[int]:
+    def _encode_piece(self, text: str, *, inside: bool) -> list[int]:
         """Plain text. SentencePiece puts a space before a text; behind a line break it cannot."""
         if inside and self._prefixes:
             ids = self._encode("\n" + text)
@@ -150,7 +150,7 @@ class TemplateText:
     def _encode_apart(self, token: str) -> list[int]:
         """A control token as plain text: split after its first character, or at every one if need be."""
         pieces = [token[0], token[1:]] if not self._added.search(token[1:]) else list(token)
-        return [i for piece in pieces for i in self._encode_piece(piece, True)]
+        return [i for piece in pieces for i in self._encode_piece(piece, inside=True)]
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))

@@ -6,9 +6,9 @@ space before a text, with the special tokens of the model the template belongs t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -377,7 +377,6 @@ class TemplateCase:
     bos: str | None = None
     plain_added: tuple[str, ...] = ()
     pieces: bool = False
-    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 _IM = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -405,7 +404,7 @@ CASES = {
         TemplateCase("gemma3", GEMMA3, _GEMMA, "<eos>", "<bos>"),
         TemplateCase("mistral-v0.1", MISTRAL_V1, _S, "</s>", "<s>", pieces=True),
         TemplateCase("mistral-spaced", MISTRAL_SPACED, _S, "</s>", "<s>", pieces=True),
-        TemplateCase("mistral-v3", MISTRAL_V3, (*_S, *_V3, *_V3_RESULTS), "</s>", "<s>", pieces=True),
+        TemplateCase("mistral-v3", MISTRAL_V3, (*_S, *_V3, *_V3_RESULTS), "</s>", "<s>"),
         TemplateCase("llama2", LLAMA2, _S, "</s>", "<s>", pieces=True),
         TemplateCase("phi3", PHI3, _PHI, "<|endoftext|>"),
         TemplateCase("phi3-first", PHI3_FIRST, (*_S, *_PHI), "<|endoftext|>", "<s>", pieces=True),
@@ -475,4 +474,6 @@ def _sentencepiece_like() -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # while training only, as Llama's
     backend.train_from_iterator([line.replace("\n", " ") for line in _LINES], trainer)
     backend.pre_tokenizer = None
-    return backend
+    state = json.loads(backend.to_str())
+    state["added_tokens"] = []  # the trainer made every byte a special token; in Llama they are ordinary
+    return Tokenizer.from_str(json.dumps(state))
