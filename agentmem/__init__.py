@@ -1,1 +1,123 @@
-"""agentmem: an agent's whole past, kept in the model's own KV cache on disk."""
+"""agentmem: an agent's whole past, kept in the model's own KV cache on disk.
+
+Names are loaded when they are first used, so importing agentmem does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+
+from agentmem.errors import (
+    AgentBusyError,
+    AgentExistsError,
+    AgentMemError,
+    AgentNotFoundError,
+    ArchiveError,
+    ClosedError,
+    ConfigError,
+    DamagedError,
+    DownloadError,
+    FingerprintMismatchError,
+    FormatVersionError,
+    HashMismatchError,
+    InputError,
+    ModelError,
+    ModelNotFoundError,
+    ReadOnlyError,
+    RebuildNeededError,
+    ShapeError,
+    StaleWriterError,
+    StateForgottenError,
+    StateNotFoundError,
+    StoreError,
+    TemplateError,
+    UnsupportedModelError,
+)
+
+if typing.TYPE_CHECKING:
+    from agentmem.agent import (
+        AgentMemory,
+        AsyncReplyStream,
+        Explanation,
+        ForgetReceipt,
+        HistoryTurn,
+        RecalledBlock,
+        RecallReceipt,
+        Reply,
+        ReplyStream,
+        ResumeReceipt,
+        SearchHit,
+        Usage,
+        WriteReceipt,
+    )
+    from agentmem.config import MemoryConfig
+    from agentmem.engine.model import LanguageModel
+    from agentmem.store.base import AgentInfo, Finding, VerifyReport
+
+__all__ = [
+    "AgentBusyError",
+    "AgentExistsError",
+    "AgentInfo",
+    "AgentMemError",
+    "AgentMemory",
+    "AgentNotFoundError",
+    "ArchiveError",
+    "AsyncReplyStream",
+    "ClosedError",
+    "ConfigError",
+    "DamagedError",
+    "DownloadError",
+    "Explanation",
+    "Finding",
+    "FingerprintMismatchError",
+    "ForgetReceipt",
+    "FormatVersionError",
+    "HashMismatchError",
+    "HistoryTurn",
+    "InputError",
+    "LanguageModel",
+    "MemoryConfig",
+    "ModelError",
+    "ModelNotFoundError",
+    "ReadOnlyError",
+    "RebuildNeededError",
+    "RecallReceipt",
+    "RecalledBlock",
+    "Reply",
+    "ReplyStream",
+    "ResumeReceipt",
+    "SearchHit",
+    "ShapeError",
+    "StaleWriterError",
+    "StateForgottenError",
+    "StateNotFoundError",
+    "StoreError",
+    "TemplateError",
+    "UnsupportedModelError",
+    "Usage",
+    "VerifyReport",
+    "WriteReceipt",
+]
+
+_PLACES = {
+    "AgentInfo": "agentmem.store.base",
+    "Finding": "agentmem.store.base",
+    "LanguageModel": "agentmem.engine.model",
+    "MemoryConfig": "agentmem.config",
+    "VerifyReport": "agentmem.store.base",
+}
+"""Names that are not in agentmem.agent."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module 'agentmem' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_PLACES.get(name, "agentmem.agent")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -26,7 +26,7 @@ def export(
     """Write an agent into one file: its text and token ids, and with --kv its keys and values."""
     from agentmem import AgentMemory
 
-    written = AgentMemory.export(name, path, home=home, with_kv=with_kv)
+    written = AgentMemory.export(name, path, home=home, kv=with_kv)
     if as_json:
         print_json({"agent": name, "path": written, "bytes": Path(written).stat().st_size})
     else:

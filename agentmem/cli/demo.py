@@ -45,7 +45,7 @@ def _brought(model: str | None) -> str:
     """The model to show with, fetched; when the default cannot be had, the small one, and said so."""
     with working("loading torch"):
         from agentmem.engine.catalog import DEFAULT_MODEL, FALLBACK_MODEL
-        from agentmem.engine.loading import pull
+        from agentmem.engine.models import pull
         from agentmem.engine.rich_progress import RichProgress
 
     chosen = model or DEFAULT_MODEL

@@ -57,7 +57,7 @@ def rewind(
 def forget(
     name: Name,
     turn: Annotated[int | None, typer.Option("--turn", help="This turn, by its number.")] = None,
-    match: Annotated[str | None, typer.Option("--match", help="Turns that hold all of these words.")] = None,
+    match: Annotated[str | None, typer.Option("--match", help="Turns that hold this text.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="What was observed under this name.")] = None,
     before: Annotated[datetime | None, typer.Option("--before", formats=DATES, help="Older turns.")] = None,
     after: Annotated[datetime | None, typer.Option("--after", formats=DATES, help="Newer turns.")] = None,

@@ -19,14 +19,22 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A built-in name
 @reported
 def list_all(as_json: AsJson = False) -> None:
     """List the built-in models and every other one in the cache, with the bytes they take."""
-    from agentmem.engine.loading import list_models
+    from agentmem.engine.models import list_models
 
     found = list_models()
     if as_json:
         print_json(found)
         return
-    rows = [(m.name, m.licence, "yes" if m.installed else "no", size(m.bytes)) for m in found]
-    table(("model", "licence", "here", "bytes"), rows, numeric=(3,))
+    rows = [
+        (
+            m.name,
+            m.licence,
+            "yes" if m.ready else f"no, {size(m.download_bytes)} to fetch",
+            size(m.bytes_used),
+        )
+        for m in found
+    ]
+    table(("model", "licence", "ready", "on disk"), rows, numeric=(3,))
 
 
 @app.command()
@@ -34,7 +42,7 @@ def list_all(as_json: AsJson = False) -> None:
 def pull(model: ModelName, as_json: AsJson = False) -> None:
     """Fetch a model and make it ready to load. A wrong hash is refused and the file removed."""
     with working("loading torch"):
-        from agentmem.engine.loading import pull as bring
+        from agentmem.engine.models import pull as bring
         from agentmem.engine.rich_progress import RichProgress
 
     folder = bring(model, progress=RichProgress())
@@ -48,9 +56,9 @@ def pull(model: ModelName, as_json: AsJson = False) -> None:
 @reported
 def remove(model: ModelName, as_json: AsJson = False) -> None:
     """Remove a model's files from the cache. Agents made with it keep theirs, and can fetch it again."""
-    from agentmem.engine.loading import remove as take_away
+    from agentmem.engine.models import remove_model
 
-    freed = take_away(model)
+    freed = remove_model(model)
     if as_json:
         print_json({"model": model, "bytes": freed})
     else:

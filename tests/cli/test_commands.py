@@ -14,7 +14,25 @@ from agentmem.cli.app import app
 from agentmem.cli.failures import reported
 from agentmem.errors import AgentBusyError, AgentMemError, AgentNotFoundError, DamagedError
 
-VERBS = ["chat", "run", "observe", "list", "show", "history", "explain", "search", "fork", "rewind", "forget", "export", "restore", "verify", "rm", "models", "demo"]
+VERBS = [
+    "chat",
+    "run",
+    "observe",
+    "list",
+    "show",
+    "history",
+    "explain",
+    "search",
+    "fork",
+    "rewind",
+    "forget",
+    "export",
+    "restore",
+    "verify",
+    "rm",
+    "models",
+    "demo",
+]
 
 
 def test_every_verb_has_help() -> None:

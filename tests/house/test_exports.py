@@ -31,3 +31,14 @@ def test_packages_are_typed(package: str) -> None:
     """Each package ships the marker that lets a user's type checker read it."""
     assert (PACKAGES[package] / package / "py.typed").is_file()
     assert (ROOT / "LICENSE").is_file()
+
+
+def test_the_typed_example_uses_the_whole_api() -> None:
+    """tests/typing/api.py, which mypy checks as user code, calls every public method of AgentMemory."""
+    from agentmem import AgentMemory
+
+    code = (ROOT / "tests" / "typing" / "api.py").read_text(encoding="utf-8")
+    public = {name for name in vars(AgentMemory) if not name.startswith("_")}
+    unused = {name for name in public if f".{name}" not in code}
+
+    assert unused <= {"tokenizer", "config", "tokens_held", "aobserve", "generate_stream"}
