@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("AGENTMEM_MODEL", None)
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+REAL_MODEL = "smollm2-135m"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,14 +32,26 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["AGENTMEM_HOME"] = before
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test that needs a GPU or the real model its reason to be skipped, or to fail."""
-    for item in items:
-        if item.get_closest_marker("gpu") and not _cuda():
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that lacks its GPU or its model is skipped with the reason; in CI a missing model fails it."""
+    if item.get_closest_marker("gpu") and not _cuda():
+        pytest.skip("no CUDA device")
+    if item.get_closest_marker("real_model") and not _has_real_model():
+        reason = f"{REAL_MODEL} is not in the cache: agentmem models pull {REAL_MODEL}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
+@cache
 def _cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@cache
+def _has_real_model() -> bool:
+    from agentmem.engine.models import list_models
+
+    return any(model.ready for model in list_models() if model.name == REAL_MODEL)
