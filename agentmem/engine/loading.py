@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,7 +26,7 @@ from transformers import (
 from agentmem.engine.cache import ModelCache, default_cache
 from agentmem.engine.catalog import CATALOG, CatalogEntry
 from agentmem.engine.fetch import Fetcher
-from agentmem.engine.gguf_convert import conversion_key, convert, converted_digest
+from agentmem.engine.gguf_convert import conversion_key, convert, read_note, read_tokenizer
 from agentmem.engine.hub import Hub
 from agentmem.engine.progress import SILENT, Progress
 from agentmem.engine.quiet import quiet
@@ -103,8 +104,8 @@ class ModelLoader:
         """
         if resolved.kind == "built-in" and resolved.entry is not None:
             entry = resolved.entry
-            folder = self.cache.converted(conversion_key(entry.sha256))
-            if converted_digest(folder) is None:
+            folder = self.cache.part("converted") / conversion_key(entry.sha256)
+            if read_note(folder) is None:
                 file = self._fetcher.fetch(entry, progress=progress)
                 folder = convert(file, entry.sha256, self.cache, progress=progress)
         elif resolved.kind == "gguf" and resolved.path is not None:
@@ -113,8 +114,8 @@ class ModelLoader:
         elif resolved.path is not None:
             folder = resolved.path
         else:
-            progress.note(f"{resolved.name}: from {self._hub.endpoint}")
-            folder = self._hub.folder(resolved.name)
+            with progress.task(f"Fetching {resolved.name} from {self._hub.endpoint}", None), quiet():
+                folder = self._hub.folder(resolved.name)
         check_folder(folder)
         return folder
 
@@ -142,8 +143,14 @@ class ModelLoader:
         with quiet():
             chosen = _stored_dtype(folder, place) if dtype == "auto" else DTYPES[dtype]
             model, tokenizer = _read(folder, chosen, place)
-        digest = converted_digest(folder) or digest_files(weight_files(folder), FileDigests(self.cache))
-        return LoadedModel(model, tokenizer, resolved.name, digest, resolved, folder)
+        return LoadedModel(model, tokenizer, resolved.name, self._digest(folder), resolved, folder)
+
+    def _digest(self, folder: Path) -> str:
+        """A conversion is named by its GGUF, so that it is the same on every machine; else by content."""
+        note = read_note(folder)
+        if note is not None:
+            return f"gguf-sha256:{note['gguf_sha256']}/v{note['conversion']}"
+        return digest_files(weight_files(folder), FileDigests(self.cache))
 
 
 def load(
@@ -162,6 +169,8 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder without a configuration or complete safetensors weights (UnsupportedModelError)."""
     if not (folder / "config.json").is_file():
         raise UnsupportedModelError(f"{folder} holds no config.json, so it is not a model folder.")
+    if (folder / "adapter_config.json").is_file():
+        raise UnsupportedModelError(f"{folder} holds an adapter; merge it into its base model and save that.")
     if weight_files(folder):
         return
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
@@ -191,7 +200,9 @@ def weight_files(folder: Path) -> Sequence[Path]:
         raise UnsupportedModelError(f"{index} cannot be read: {error}") from error
     lost = [name for name in names if not (folder / name).is_file()]
     if lost:
-        raise UnsupportedModelError(f"{folder} lacks {', '.join(lost)}, which its index names; fetch it again.")
+        raise UnsupportedModelError(
+            f"{folder} lacks {', '.join(lost)}, which its index names; fetch it again."
+        )
     return [folder / name for name in names]
 
 
@@ -212,11 +223,16 @@ def _stored_dtype(folder: Path, place: torch.device) -> torch.dtype:
     config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     stored = config.dtype
     if not isinstance(stored, torch.dtype):
-        from safetensors import safe_open
-
-        with safe_open(weight_files(folder)[0], framework="pt") as weights:
-            stored = weights.get_tensor(next(iter(weights.keys()))).dtype
+        stored = _dtype_of(weight_files(folder)[0])
     return torch.bfloat16 if stored == torch.float16 and place.type == "cpu" else stored
+
+
+def _dtype_of(file: Path) -> torch.dtype:
+    """The dtype of a safetensors file's first floating tensor, from its header alone."""
+    known = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    with safe_open(file, framework="pt") as weights:
+        spelled = (weights.get_slice(name).get_dtype() for name in weights.keys())  # noqa: SIM118  no mapping
+        return next((known[text] for text in spelled if text in known), torch.float32)
 
 
 def _read(
@@ -224,8 +240,10 @@ def _read(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        converted = read_note(folder) is not None
+        tokenizer = read_tokenizer(folder) if converted else AutoTokenizer.from_pretrained(folder, **options)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
     except (ValueError, OSError, KeyError, ImportError) as error:
         raise UnsupportedModelError(f"transformers cannot load {folder}: {error}") from error
-    return model.to(place).eval(), tokenizer
+    moved: Any = model
+    return moved.to(place).eval(), tokenizer

