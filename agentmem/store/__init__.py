@@ -1,1 +1,11 @@
-"""The store: agents on disk. Knows no model and no transformers."""
+"""The store: agents on disk. Knows no model and no transformers.
+
+Reading order: base (the contract), tensor_file, extents, pages, segment, log, digest_log, schema, index,
+turn_rows, slot_rows, disk, birth, home; in_memory is the same contract in a few lists.
+"""
+
+from agentmem.store.disk import DiskStore
+from agentmem.store.home import DiskHome
+from agentmem.store.in_memory import InMemoryHome, InMemoryStore
+
+__all__ = ["DiskHome", "DiskStore", "InMemoryHome", "InMemoryStore"]

@@ -1,0 +1,167 @@
+"""How agents come into being and go: built in a hidden sibling folder, synced, then renamed into place.
+
+So an agent's folder is always whole. Knows files and the index's tables; nothing of open stores.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agentmem.errors import AgentBusyError, AgentExistsError, AgentNotFoundError, DamagedError
+from agentmem.store.base import AgentIdentity
+from agentmem.store.digest_log import digest_path, digest_spec
+from agentmem.store.files import make_folder, opened, sync_file, sync_folder
+from agentmem.store.index import Index, encode_json
+from agentmem.store.lock import WriterLock
+from agentmem.store.schema import create_database, open_database
+from agentmem.store.segment import SegmentSet
+from agentmem.store.slot_rows import SlotRows
+from agentmem.store.tensor_file import TensorFile, copy_used
+
+_LEFTOVER_SECONDS = 3600.0
+
+
+@contextmanager
+def new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]:
+    """A locked, hidden folder that becomes ``final`` when the block ends, and vanishes if it fails.
+
+    The lock stays held after it: whoever made the agent has it.
+
+    Raises:
+        AgentExistsError: there is such an agent by now.
+    """
+    make_folder(final.parent, parents=True)
+    _sweep(final.parent)
+    folder = final.parent / f".new-{secrets.token_hex(8)}"
+    make_folder(folder)
+    lock = WriterLock(folder / "lock", agent_id)
+    try:
+        make_folder(folder / "kv")
+        make_folder(folder / "digests")
+        yield folder, lock
+        _sync_tree(folder)
+        try:
+            folder.rename(final)
+        except OSError as error:
+            if not final.exists():
+                raise
+            raise AgentExistsError(f"there is an agent {agent_id!r} already; choose another name") from error
+        sync_folder(final.parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        raise
+
+
+def write_new(folder: Path, identity: AgentIdentity, segment_tokens: int, digest_blocks: int) -> None:
+    """Make the index of a new, empty agent."""
+    db = create_database(folder / "agent.db")
+    try:
+        db.execute(
+            "INSERT INTO identity (id, agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts, "
+            "segment_tokens, digest_blocks) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                identity.agent_id,
+                identity.uuid,
+                identity.created_at,
+                encode_json(dict(identity.fingerprint)),
+                encode_json(identity.layout.layers),
+                str(identity.layout.dtype),
+                identity.model,
+                encode_json(dict(identity.facts)),
+                segment_tokens,
+                digest_blocks,
+            ),
+        )
+    finally:
+        db.close()
+
+
+def write_fork(source: Path, folder: Path, source_id: str, agent_id: str, uuid: str, created_at: str) -> None:
+    """Make ``folder`` a copy of an agent under another name: sealed segments linked, the open one copied.
+
+    Only what is committed is copied. Raises DamagedError when the open segment cannot be read.
+    """
+    _copy_index(source / "agent.db", folder / "agent.db", source_id)
+    db = open_database(folder / "agent.db", agent_id, read_only=False)
+    try:
+        db.execute(
+            "UPDATE identity SET agent_id = ?, uuid = ?, created_at = ?", (agent_id, uuid, created_at)
+        )
+        index = Index(db, agent_id, read_only=False)
+        slots, layout = SlotRows(index), index.identity().layout
+        tokens, blocks = index.file_sizes()
+        segments = SegmentSet(source / "kv", layout, tokens, source_id, slots.pages)
+        open_segment = slots.tail().segment
+        for number in slots.segments():
+            target = folder / "kv" / segments.path(number).name
+            if number == open_segment or not _linked(segments.path(number), target):
+                copy_used(segments.get(number).file, target, slots.used(number))
+        segments.close()
+        spec = digest_spec(layout, blocks)
+        for number, sums in slots.digests().files.items():
+            with suppress(DamagedError):  # they are computed again
+                file = TensorFile(digest_path(source / "digests", number), spec, source_id)
+                copy_used(file, digest_path(folder / "digests", number), sums.filled)
+                file.close()
+    finally:
+        db.close()
+
+
+def remove(folder: Path, lock: WriterLock) -> None:
+    """Remove an agent's folder: out of sight first, so that it is never there in part."""
+    gone = folder.with_name(f".gone-{secrets.token_hex(8)}")
+    folder.rename(gone)
+    sync_folder(folder.parent)
+    shutil.rmtree(gone, ignore_errors=True)
+    lock.release()
+
+
+def _copy_index(source: Path, target: Path, source_id: str) -> None:
+    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    db = open_database(source, source_id, read_only=True)
+    try:
+        copy = sqlite3.connect(target)
+        try:
+            db.conn.backup(copy)  # plain file copies of a live database are not consistent
+        except sqlite3.DatabaseError as error:
+            raise DamagedError(source_id, "agent.db", "the index", str(error)) from error
+        finally:
+            copy.close()
+    finally:
+        db.close()
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        return False  # copying will say what is wrong
+    except OSError:
+        return False  # the file system has no hard links, or no more of them
+    return True
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with opened(Path(parent, name), os.O_RDWR) as fd:
+                sync_file(fd)
+        sync_folder(Path(parent))
+
+
+def _sweep(agents: Path) -> None:
+    """Remove what killed processes left behind while they made or removed an agent."""
+    for path in agents.glob(".*-*"):
+        with suppress(AgentBusyError, AgentNotFoundError, FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                lock = WriterLock(path / "lock", path.name)
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release()

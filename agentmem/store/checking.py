@@ -1,0 +1,94 @@
+"""Verification: what is wrong with an agent's files, as a report instead of an error.
+
+Reads the index's rows, file sizes and (deep) every checksum. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from agentmem.errors import DamagedError, StoreError
+from agentmem.store.base import Finding, VerifyReport
+from agentmem.store.digest_log import digest_path, digest_spec, sums_of
+from agentmem.store.index import Index
+from agentmem.store.pages import PAGE_SLOTS, PageTable
+from agentmem.store.segment import SegmentSet
+from agentmem.store.slot_rows import SlotRows
+from agentmem.store.tensor_file import TensorFile, flaw_of
+
+
+def verify(
+    folder: Path, index: Index, slots: SlotRows, segments: SegmentSet, *, deep: bool
+) -> VerifyReport:
+    """Check one agent. Deep reads every committed byte of K/V."""
+    findings: list[Finding] = []
+    pages = checked = 0
+    try:
+        findings += _index_findings(index, slots, segments.capacity, deep=deep)
+        numbers = slots.segments()
+        for number in numbers:
+            found, bad = _segment_findings(segments, slots, number, deep=deep)
+            pages, checked, findings = pages + found[0], checked + found[1], findings + bad
+        findings += _digest_findings(folder / "digests", index, slots, deep=deep)
+    except StoreError as error:  # the index itself cannot be read on
+        findings.append(Finding("agent.db", "the index", str(error)))
+    return VerifyReport(deep, pages, checked, findings)
+
+
+def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool) -> Iterator[Finding]:
+    problems = index.execute("PRAGMA integrity_check" if deep else "PRAGMA quick_check")
+    for (problem,) in problems:
+        if problem != "ok":
+            yield Finding("agent.db", "the index", problem)
+    for table, row, *_ in index.execute("PRAGMA foreign_key_check"):
+        yield Finding("agent.db", f"row {row} of {table}", "it refers to a row that is not there")
+    summed = {(number, page.page): page.filled for number in slots.segments() for page in slots.pages(number)}
+    for range_, _ in slots.all_ranges():
+        last = range_.stop - 1
+        where = f"slots {range_.start} to {range_.stop} of segment {range_.segment}"
+        if range_.stop > capacity:
+            yield Finding("agent.db", where, f"a segment has only {capacity} slots")
+        elif summed.get((range_.segment, last // PAGE_SLOTS), 0) <= last % PAGE_SLOTS:
+            yield Finding("agent.db", where, "they have no checksums")
+
+
+def _segment_findings(
+    segments: SegmentSet, slots: SlotRows, number: int, *, deep: bool
+) -> tuple[tuple[int, int], list[Finding]]:
+    path = segments.path(number)
+    label = f"{path.parent.name}/{path.name}"
+    flaw = flaw_of(path, segments.spec)
+    if flaw is not None:
+        return (0, 0), [Finding(label, *flaw)]
+    if not deep:
+        return (0, 0), []
+    file = TensorFile(path, segments.spec, "")
+    table = PageTable(file, slots.pages(number))
+    findings = [
+        Finding(label, f"slots {page * PAGE_SLOTS} to {page * PAGE_SLOTS + table.filled(page)} of {column}",
+                "the checksum differs")
+        for page in table.known_pages()
+        for column in table.wrong_columns(page)
+    ]
+    counts = len(table.known_pages()), table.bytes_checked
+    file.close()
+    return counts, findings
+
+
+def _digest_findings(folder: Path, index: Index, slots: SlotRows, *, deep: bool) -> Iterator[Finding]:
+    spec = digest_spec(index.identity().layout, index.file_sizes()[1])
+    for number, stored in sorted(slots.digests().files.items()):
+        path = digest_path(folder, number)
+        label = f"{path.parent.name}/{path.name}"
+        try:
+            file = TensorFile(path, spec, "")
+        except DamagedError as error:
+            yield Finding(label, error.where, "it cannot be used; digests are computed again from the segments")
+            continue
+        if deep and sums_of(file, stored.filled) != stored.sums:
+            yield Finding(
+                label, f"blocks 0 to {stored.filled}",
+                "the checksum differs; digests are computed again from the segments",
+            )
+        file.close()

@@ -1,0 +1,351 @@
+"""One open agent on disk: joins the index, the segments and the digests into a store.
+
+Knows the order of things: bytes first, then the index, then the acknowledgement. Knows no model. One
+caller at a time; not for use in a forked child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentmem.errors import (
+    ClosedError,
+    DamagedError,
+    InputError,
+    ReadOnlyError,
+    StaleWriterError,
+    StoreError,
+)
+from agentmem.memory.source import DigestLog
+from agentmem.store.base import (
+    AgentIdentity,
+    CollectReport,
+    Json,
+    NewTurn,
+    Turn,
+    VerifyReport,
+)
+from agentmem.store.branch import Branch, BranchTurn
+from agentmem.store.checking import verify
+from agentmem.store.collecting import StoreParts, collect, remove_orphans
+from agentmem.store.digest_log import DiskDigestLog
+from agentmem.store.extents import BranchMap, Tail
+from agentmem.store.forgetting import scrub, scrubbed_sums
+from agentmem.store.index import Index
+from agentmem.store.lock import WriterLock
+from agentmem.store.log import DiskTokenLog
+from agentmem.store.schema import open_database
+from agentmem.store.segment import SegmentSet
+from agentmem.store.slot_rows import SlotRows
+from agentmem.store.turn_rows import TurnRows
+from agentmem.store.volatile_digests import VolatileDigestLog
+
+
+class DiskStore:
+    """An agent's folder, opened. See :class:`agentmem.store.base.Store`.
+
+    Args:
+        folder: the agent's folder.
+        agent_id: for messages.
+        lock: the right to write, released by ``close``; None opens read-only.
+
+    Raises:
+        DamagedError: the index cannot be read, or contradicts itself.
+        FormatVersionError: a newer agentmem wrote it.
+    """
+
+    def __init__(self, folder: Path, agent_id: str, lock: WriterLock | None) -> None:
+        self._folder = folder
+        self._agent_id = agent_id
+        self._lock = lock
+        self._closed = False
+        self._turn_open = False
+        db = open_database(folder / "agent.db", agent_id, read_only=lock is None)
+        try:
+            self._index = Index(db, agent_id, read_only=lock is None)
+            self._identity = self._index.identity()
+            self._turns = TurnRows(self._index)
+            self._slots = SlotRows(self._index)
+            tokens, blocks = self._index.file_sizes()
+            layout = self._identity.layout
+            self._segments = SegmentSet(folder / "kv", layout, tokens, agent_id, self._slots.pages)
+            self._disk_digests = DiskDigestLog(
+                folder / "digests", layout, blocks, agent_id, self._slots.digests()
+            )
+            if lock is not None:
+                self._clear_leftovers()
+            head = self._index.head()
+            self._branch = self._turns.branch(head)
+            self._head = None if head is None else self._turns.get(head)
+            self._log = DiskTokenLog(layout, self._segments, self._mapped(self._branch), self._free_tail())
+            self._log.move(self._mapped(self._branch), self._free_tail(), self._branch.dead())
+        except BaseException:
+            db.close()
+            raise
+        # without the right to write, digests that are missing are made in memory
+        self._digests: DigestLog = self._disk_digests
+        if lock is None:
+            self._digests = VolatileDigestLog(layout, self._disk_digests)
+
+    @property
+    def identity(self) -> AgentIdentity:
+        """Who this is."""
+        return self._identity
+
+    @property
+    def read_only(self) -> bool:
+        """True when nothing may be committed."""
+        return self._lock is None
+
+    @property
+    def log(self) -> DiskTokenLog:
+        """Raw K/V of the current branch."""
+        return self._log
+
+    @property
+    def digests(self) -> DigestLog:
+        """Block digests of the current branch."""
+        return self._digests
+
+    @property
+    def head(self) -> Turn | None:
+        """The current turn; None for an empty memory."""
+        return self._head
+
+    @property
+    def bytes_read(self) -> int:
+        """K/V and digest bytes checked and copied out of files since opening."""
+        return self._segments.bytes_read + self._disk_digests.bytes_read
+
+    def turns(self, *, limit: int | None = None) -> list[Turn]:
+        """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
+        return self._turns.newest(self._head_id, limit)
+
+    def turn(self, turn_id: int) -> Turn:
+        """One turn of any branch. Raises StateNotFoundError."""
+        return self._turns.get(turn_id)
+
+    def turn_at(self, position: int) -> Turn:
+        """The turn of the current branch that holds token ``position``. Raises InputError."""
+        turn_id = self._branch.holding(position)
+        if turn_id is None:
+            raise InputError(f"token {position} is not in the history, which holds {self._branch.length}")
+        return self._turns.get(turn_id)
+
+    def find_state(self, state_id: str) -> Turn:
+        """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
+        return self._turns.find_state(state_id, self._branch)
+
+    def observed_parts(self, source: str) -> list[Turn]:
+        """Turns of the current branch with this source and a part number, in order."""
+        return self._turns.observed_parts(source, self._branch)
+
+    def token_ids(self, start: int, stop: int) -> list[int]:
+        """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
+        if not 0 <= start <= stop <= self._branch.length:
+            raise InputError(
+                f"tokens {start} to {stop} are not in the history, which holds {self._branch.length}"
+            )
+        return self._turns.token_ids(start, stop, self._branch)
+
+    def search(self, query: str, *, limit: int = 20) -> list[Turn]:
+        """Turns of the current branch whose text holds all the words, newest first."""
+        return self._turns.search(query, self._branch, limit)
+
+    def begin(self) -> None:
+        """Open a turn. Raises ReadOnlyError, StaleWriterError, ClosedError."""
+        self._require_writer("begin a turn")
+        self._disk_digests.begin()
+        self._log.begin()
+        self._turn_open = True
+
+    def commit(self, turn: NewTurn) -> Turn:
+        """Make the open turn durable, then return it.
+
+        Raises:
+            InputError: its ids are not as many as its tokens, or a field is not plain JSON.
+            StoreError: the disk failed; the turn is not committed.
+        """
+        self._require_turn()
+        added = self._log.length - self._log.committed
+        if len(turn.token_ids) != added:
+            raise InputError(f"the turn added {added} tokens to the log, but has {len(turn.token_ids)} ids")
+        try:
+            self._log.sync()
+        except OSError as error:
+            # after a failed sync the kernel may call the pages clean although they never arrived
+            self._index.refuse(f"K/V could not be synced ({error.strerror})")
+            raise StoreError(
+                f"agent {self._agent_id!r}: K/V could not be synced ({error.strerror}); the turn is not "
+                "committed. Close the agent, look after the disk, and open it again."
+            ) from error
+        extents, pages = self._log.new_extents(), self._log.new_pages()
+        digests = self._disk_digests
+        changed = digests.changed_sums()
+        with self._index.transaction():
+            committed = self._turns.insert(turn, self._head, (digests.kind, digests.count))
+            self._slots.add_extents(committed.id, extents)
+            self._slots.set_pages(pages)
+            self._slots.set_digests(digests.kind, digests.count, digests.first_changed, changed)
+            self._index.set_head(committed.id)
+        self._log.settle(pages)
+        digests.settle()
+        self._branch.append(BranchTurn(committed.id, committed.start, committed.stop))
+        self._head = committed
+        self._turn_open = False
+        return committed
+
+    def abort(self) -> None:
+        """Drop the open turn, if any: the log and the digests are as they were before it."""
+        if self._turn_open:
+            self._log.abort()
+            self._disk_digests.abort()
+            self._turn_open = False
+
+    def rewind(self, state_id: str | None) -> None:
+        """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
+        self._require_writer("rewind")
+        target = None if state_id is None else self.find_state(state_id)
+        branch = self._turns.branch(None if target is None else target.id)
+        self._disk_digests.truncate(self._digests_kept(branch.last_shared(self._branch)))
+        with self._index.transaction():
+            self._index.set_head(None if target is None else target.id)
+            self._store_digests()
+        self._disk_digests.settle()
+        self._stand_on(branch, target)
+
+    def forget(self, turn_ids: Sequence[int]) -> int:
+        """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead.
+
+        Turns that were forgotten before are passed over. Raises StateNotFoundError, DamagedError.
+        """
+        self._require_writer("forget")
+        turns = [turn for turn in map(self._turns.get, dict.fromkeys(turn_ids)) if not turn.forgotten]
+        if not turns:
+            return 0
+        ids = [turn.id for turn in turns]
+        ranges = self._slots.ranges(ids)
+        pages = scrubbed_sums(self._segments, ranges)
+        for turn_id in ids:
+            if turn_id in self._branch:
+                self._disk_digests.truncate(self._digests_kept(self._branch.parent_of(turn_id)))
+        with self._index.transaction():
+            self._turns.forget(ids)
+            self._slots.set_pages(pages)
+            self._slots.add_scrubs(ranges)
+            self._store_digests()
+        self._disk_digests.settle()
+        self._finish_scrubs()
+        self._stand_on(self._turns.branch(self._head_id), self._head and self._turns.get(self._head.id))
+        return sum(turn.stop - turn.start for turn in turns)
+
+    def collect(self, *, prune: bool = False) -> CollectReport:
+        """Free slots no turn reaches; with ``prune`` drop the branches the head does not stand on first."""
+        self._require_writer("collect")
+        parts = StoreParts(self._folder, self._index, self._turns, self._slots, self._segments)
+        report = collect(parts, self._branch, prune=prune)
+        self._stand_on(self._branch, self._head)
+        return report
+
+    def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
+        self._require_open()
+        return verify(self._folder, self._index, self._slots, self._segments, deep=deep)
+
+    def note(self, key: str, value: Json) -> None:
+        """Store a small named JSON value, durable at once; also while a turn is open."""
+        self._require_process()
+        self._index.note(key, value)
+
+    def noted(self, key: str) -> Json:
+        """A value stored by ``note``; None when there is none."""
+        return self._index.noted(key)
+
+    def close(self) -> None:
+        """Release the agent; the open turn is dropped. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        forked = self._lock is not None and not self._lock.held
+        if not forked:
+            self.abort()
+            self._index.close()  # in a forked child the connection is the parent's to close
+        self._segments.close()
+        self._disk_digests.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    @property
+    def _head_id(self) -> int | None:
+        return None if self._head is None else self._head.id
+
+    def _mapped(self, branch: Branch) -> BranchMap:
+        """Where the branch's tokens lie. Raises DamagedError when the index leaves a gap."""
+        try:
+            mapped = BranchMap(self._slots.extents(branch))
+        except ValueError as error:
+            raise DamagedError(self._agent_id, "agent.db", "table extents", str(error)) from error
+        if mapped.length != branch.length:
+            raise DamagedError(
+                self._agent_id, "agent.db", "table extents",
+                f"{mapped.length} tokens are mapped, but the turns hold {branch.length}",
+            )
+        return mapped
+
+    def _free_tail(self) -> Tail:
+        """Where new tokens go: never into a file that somebody else links."""
+        tail = self._slots.tail()
+        if tail.slot and self._segments.shared(tail.segment):
+            return Tail(tail.segment + 1, 0)
+        return tail
+
+    def _stand_on(self, branch: Branch, head: Turn | None) -> None:
+        self._branch = branch
+        self._head = head
+        self._log.move(self._mapped(branch), self._free_tail(), branch.dead())
+
+    def _digests_kept(self, turn_id: int | None) -> int:
+        """Digests that cover only tokens up to a turn of the current branch."""
+        kind, count = self._turns.digest_mark(turn_id)
+        return count if kind == self._disk_digests.kind else 0
+
+    def _store_digests(self) -> None:
+        digests = self._disk_digests
+        self._slots.set_digests(digests.kind, digests.count, digests.first_changed, digests.changed_sums())
+
+    def _clear_leftovers(self) -> None:
+        """Finish what a killed writer began, and remove files it never committed."""
+        remove_orphans(self._folder, self._segments, self._slots.segments())
+        if self._slots.scrubs():
+            self._finish_scrubs()
+
+    def _finish_scrubs(self) -> None:
+        scrub(self._segments, self._slots, self._slots.scrubs())
+        self._disk_digests.erase_beyond()
+        with self._index.transaction():
+            self._slots.clear_scrubs()
+        self._index.compact()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
+
+    def _require_process(self) -> None:
+        self._require_open()
+        if self._lock is not None and not self._lock.held:
+            raise StaleWriterError(
+                f"agent {self._agent_id!r} was opened by the parent process; open it anew in this one"
+            )
+
+    def _require_writer(self, verb: str) -> None:
+        self._require_process()
+        if self._lock is None:
+            raise ReadOnlyError(f"agent {self._agent_id!r} was opened read-only: cannot {verb}")
+        if self._turn_open:
+            raise StoreError(f"agent {self._agent_id!r}: cannot {verb} while a turn is open; commit or abort it")
+
+    def _require_turn(self) -> None:
+        self._require_process()
+        if not self._turn_open:
+            raise StoreError(f"agent {self._agent_id!r}: there is no open turn to commit; call begin() first")

@@ -1,0 +1,171 @@
+"""All agents of one folder: made, opened, listed, forked, removed.
+
+Knows where agents lie and who may open them; what is inside is :class:`DiskStore`'s affair.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agentmem.errors import AgentExistsError, AgentNotFoundError, ConfigError, DamagedError, StoreError
+from agentmem.memory.source import KVLayout
+from agentmem.store.base import AgentIdentity, AgentInfo, Json
+from agentmem.store.birth import new_folder, remove, write_fork, write_new
+from agentmem.store.disk import DiskStore
+from agentmem.store.files import folder_bytes
+from agentmem.store.index import Index
+from agentmem.store.lock import WriterLock
+from agentmem.store.names import checked_id, folder_name
+from agentmem.store.pages import PAGE_SLOTS
+from agentmem.store.schema import open_database
+
+
+def now() -> str:
+    """The current time in ISO 8601, UTC; for people, never for logic."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class DiskHome:
+    """Agents below ``home/agents``. See :class:`agentmem.store.base.Home`.
+
+    Args:
+        home: made when the first agent is.
+        segment_tokens: token slots in a segment file of agents made here; a multiple of 32.
+        digest_blocks: blocks in a digest file of agents made here.
+    """
+
+    def __init__(self, home: Path, *, segment_tokens: int = 8192, digest_blocks: int = 1024) -> None:
+        if segment_tokens <= 0 or segment_tokens % PAGE_SLOTS:
+            raise ConfigError(f"segment_tokens={segment_tokens} is not a positive multiple of {PAGE_SLOTS}")
+        if digest_blocks <= 0:
+            raise ConfigError(f"digest_blocks={digest_blocks} is not positive")
+        self.home = Path(home)
+        self._segment_tokens = segment_tokens
+        self._digest_blocks = digest_blocks
+
+    def exists(self, agent_id: str) -> bool:
+        """Whether there is such an agent."""
+        return (self._folder(checked_id(agent_id)) / "agent.db").exists()
+
+    def create(
+        self,
+        agent_id: str,
+        *,
+        fingerprint: Mapping[str, str],
+        layout: KVLayout,
+        model: str,
+        facts: Mapping[str, Json],
+        wait: float = 0.0,
+    ) -> DiskStore:
+        """Make a new, empty agent and open it. Raises AgentExistsError, InputError."""
+        name = checked_id(agent_id)
+        self._require_absent(name)
+        identity = AgentIdentity(name, uuid.uuid4().hex, now(), fingerprint, layout, model, facts)
+        final = self._folder(name)
+        with new_folder(final, name) as (folder, lock):
+            write_new(folder, identity, self._segment_tokens, self._digest_blocks)
+        return self._opened(final, name, lock)
+
+    def open(self, agent_id: str, *, wait: float = 0.0, read_only: bool = False) -> DiskStore:
+        """Open an agent. Raises AgentNotFoundError, AgentBusyError, DamagedError, FormatVersionError."""
+        name = checked_id(agent_id)
+        folder = self._require(name)
+        lock = None if read_only else WriterLock(folder / "lock", name, wait)
+        return self._opened(folder, name, lock)
+
+    def peek(self, agent_id: str) -> AgentIdentity:
+        """Who that is, without the lock. Raises AgentNotFoundError, DamagedError."""
+        name = checked_id(agent_id)
+        db = open_database(self._require(name) / "agent.db", name, read_only=True)
+        try:
+            return Index(db, name, read_only=True).identity()
+        finally:
+            db.close()
+
+    def fork(self, agent_id: str, new_id: str) -> None:
+        """A new agent with the same past, sharing sealed files; its turns keep their state ids.
+
+        The source may be open in this process (its open turn is not copied); if another process holds
+        it, AgentBusyError. Raises AgentNotFoundError, AgentExistsError, DamagedError.
+        """
+        name, new_name = checked_id(agent_id), checked_id(new_id)
+        source = self._require(name)
+        self._require_absent(new_name)
+        lock = None
+        if not WriterLock.held_here(source / "lock"):
+            lock = WriterLock(source / "lock", name)
+        try:
+            with new_folder(self._folder(new_name), new_name) as (folder, new_lock):
+                write_fork(source, folder, name, new_name, uuid.uuid4().hex, now())
+            new_lock.release()
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def list(self) -> list[AgentInfo]:
+        """Every agent, most recently used first; one whose index is damaged comes last, by its folder's name."""
+        agents = self.home / "agents"
+        folders = sorted(agents.iterdir()) if agents.is_dir() else []
+        rows = [_info(folder) for folder in folders if not folder.name.startswith(".")]
+        return sorted(rows, key=lambda info: _seconds(info.last_used or info.created_at), reverse=True)
+
+    def delete(self, agent_id: str) -> None:
+        """Remove an agent and its files. Raises AgentNotFoundError, AgentBusyError."""
+        name = checked_id(agent_id)
+        folder = self._require(name)
+        remove(folder, WriterLock(folder / "lock", name))
+
+    def _folder(self, name: str) -> Path:
+        return self.home / "agents" / folder_name(name)
+
+    def _require(self, name: str) -> Path:
+        folder = self._folder(name)
+        if not (folder / "agent.db").exists():
+            raise AgentNotFoundError(f"there is no agent {name!r} in {self.home}; `agentmem list` shows those there are")
+        return folder
+
+    def _require_absent(self, name: str) -> None:
+        if (self._folder(name) / "agent.db").exists():
+            raise AgentExistsError(f"there is an agent {name!r} already; open it, or choose another name")
+
+    @staticmethod
+    def _opened(folder: Path, name: str, lock: WriterLock | None) -> DiskStore:
+        try:
+            store = DiskStore(folder, name, lock)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        if store.identity.agent_id != name:
+            found = store.identity.agent_id
+            store.close()
+            raise DamagedError(name, "agent.db", "table identity", f"the folder holds agent {found!r}")
+        return store
+
+
+def _info(folder: Path) -> AgentInfo:
+    size = folder_bytes(folder)
+    try:
+        db = open_database(folder / "agent.db", folder.name, read_only=True)
+        try:
+            index = Index(db, folder.name, read_only=True)
+            identity = index.identity()
+            rows = index.execute(
+                "SELECT t.depth, t.stop, t.created_at FROM state s JOIN turns t ON t.id = s.head"
+            )
+        finally:
+            db.close()
+    except StoreError:
+        return AgentInfo(f"(damaged: {folder.name})", 0, 0, size, "", None, "")
+    turns, tokens, last_used = rows[0] if rows else (0, 0, None)
+    return AgentInfo(identity.agent_id, turns, tokens, size, identity.created_at, last_used, identity.model)
+
+
+def _seconds(moment: str) -> float:
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,182 @@
+"""The index: one SQLite connection, its transactions, and the single-row facts of an agent.
+
+Every change is made in :meth:`Index.transaction`: BEGIN IMMEDIATE, then the epoch is compared, then
+COMMIT. Knows how SQLite's errors map to ours; nothing of tensors or files of K/V.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from sqlite_utils import Database
+
+from agentmem.errors import (
+    AgentBusyError,
+    ClosedError,
+    DamagedError,
+    InputError,
+    ReadOnlyError,
+    StaleWriterError,
+    StoreError,
+)
+from agentmem.memory.source import KVLayout
+from agentmem.store.base import AgentIdentity, Json
+
+_DTYPES = {str(dtype): dtype for dtype in (torch.bfloat16, torch.float16, torch.float32)}
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def encode_json(value: Json) -> str:
+    """A value as JSON text. Raises InputError when it is not plain JSON."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"cannot be stored as JSON: {error}") from error
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: kept, but escaped
+        text = json.dumps(value, separators=(",", ":"))
+    return text
+
+
+class Index:
+    """One open index. ``epoch`` None: read-only."""
+
+    def __init__(self, db: Database, agent_id: str, *, read_only: bool) -> None:
+        self._db = db
+        self._agent_id = agent_id
+        self._refusal: str | None = None
+        self._closed = False
+        self._epoch: int | None = None
+        if not read_only:
+            self._epoch = self._claim()
+
+    @property
+    def read_only(self) -> bool:
+        """True when nothing may be changed."""
+        return self._epoch is None
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of one statement. Raises DamagedError, AgentBusyError, StoreError for SQLite's errors."""
+        if self._closed:
+            raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
+        try:
+            return self._db.conn.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """The only row of a statement. Raises DamagedError when there is none."""
+        rows = self.execute(sql, values)
+        if not rows:
+            raise DamagedError(self._agent_id, "agent.db", "its single-row tables", "a row is missing")
+        return rows[0]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes in the block, or none. Raises StaleWriterError, ReadOnlyError."""
+        if self._epoch is None:
+            raise ReadOnlyError(f"agent {self._agent_id!r} was opened read-only; open it for writing")
+        if self._refusal is not None:
+            raise StoreError(self._refusal)
+        with self._immediate():
+            (epoch,) = self.row("SELECT epoch FROM state")
+            if epoch != self._epoch:
+                raise StaleWriterError(
+                    f"agent {self._agent_id!r} was taken over by a later writer (epoch {epoch}, ours "
+                    f"{self._epoch}); nothing was committed. Open it again."
+                )
+            yield
+
+    def refuse(self, reason: str) -> None:
+        """From now on no transaction may begin: what is on disk is not known for sure."""
+        self._refusal = (
+            f"agent {self._agent_id!r}: {reason}. Nothing more is committed through this opening; "
+            "close the agent and open it again."
+        )
+
+    def identity(self) -> AgentIdentity:
+        """Who this is."""
+        agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts = self.row(
+            "SELECT agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts FROM identity"
+        )
+        layout = KVLayout(tuple((heads, dim) for heads, dim in json.loads(layers)), _DTYPES[dtype])
+        return AgentIdentity(
+            agent_id, uuid, created_at, json.loads(fingerprint), layout, model, json.loads(facts)
+        )
+
+    def file_sizes(self) -> tuple[int, int]:
+        """(token slots in a segment, blocks in a digest file)."""
+        tokens, blocks = self.row("SELECT segment_tokens, digest_blocks FROM identity")
+        return tokens, blocks
+
+    def head(self) -> int | None:
+        """The id of the head turn."""
+        (head,) = self.row("SELECT head FROM state")
+        return None if head is None else int(head)
+
+    def set_head(self, turn_id: int | None) -> None:
+        """Move the head; within a transaction."""
+        self.execute("UPDATE state SET head = ?", (turn_id,))
+
+    def note(self, key: str, value: Json) -> None:
+        """Store a named value; a transaction of its own."""
+        text = encode_json(value)
+        with self.transaction():
+            self.execute("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (key, text))
+
+    def noted(self, key: str) -> Json:
+        """A named value; None when there is none."""
+        rows = self.execute("SELECT value FROM notes WHERE key = ?", (key,))
+        return json.loads(rows[0][0]) if rows else None
+
+    def compact(self) -> None:
+        """Rewrite the file without free pages and empty the write-ahead log, so that no deleted text stays."""
+        self.execute("VACUUM")
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the connection; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._db.close()
+
+    def _claim(self) -> int:
+        with self._immediate():
+            self.execute("UPDATE state SET epoch = epoch + 1")
+            (epoch,) = self.row("SELECT epoch FROM state")
+        return int(epoch)
+
+    @contextmanager
+    def _immediate(self) -> Iterator[None]:
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+        try:
+            self.execute("COMMIT")
+        except BaseException:
+            # whether it is on disk is unknown until the next opening reads the write-ahead log
+            self.refuse("SQLite could not finish a commit")
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self._db.conn.in_transaction:
+            self._db.conn.execute("ROLLBACK")
+
+    def _translated(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _DAMAGE:
+            return DamagedError(self._agent_id, "agent.db", "the index", str(error))
+        if code in _BUSY:
+            return AgentBusyError(f"agent {self._agent_id!r}: the index is in use ({error}); try again")
+        return StoreError(f"agent {self._agent_id!r}: SQLite failed: {error}")

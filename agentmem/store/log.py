@@ -1,0 +1,253 @@
+"""The token log on segments: raw keys and values by token position.
+
+Knows the current branch's map, the tail where new tokens go, and the open turn, whose tokens lie in
+the same files beyond what is committed. Knows nothing of turns' text or SQLite: the store tells it
+what was committed, and asks it what to commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentmem.errors import InputError, ShapeError, StoreError
+from agentmem.memory.source import KVLayout
+from agentmem.store.extents import BranchMap, Extent, Tail
+from agentmem.store.files import sync_file, sync_folder
+from agentmem.store.pages import PAGE_SLOTS, PageSums, page_range
+from agentmem.store.segment import SegmentSet
+from agentmem.store.tensor_file import RawArray, TensorWriter, raw_array
+
+
+class DiskTokenLog:
+    """One agent's raw K/V on disk; see :class:`agentmem.memory.source.TokenLog`.
+
+    Raises:
+        DamagedError: bytes to be read are not what was written.
+        StoreError: tokens are appended outside a turn, or the disk refused them.
+    """
+
+    def __init__(self, layout: KVLayout, segments: SegmentSet, branch: BranchMap, tail: Tail) -> None:
+        self._layout = layout
+        self._segments = segments
+        self._branch = branch
+        self._committed = branch.length
+        self._committed_tail = tail
+        self._tail = tail
+        self._dead: list[tuple[int, int]] = []
+        self._open = False
+        self._writers: dict[int, TensorWriter] = {}
+        self._folder_changed = False
+        self._head_rows = [
+            np.arange(heads, dtype=np.int64)[:, None] * segments.capacity for heads, _ in layout.layers
+        ]
+
+    @property
+    def layout(self) -> KVLayout:
+        """Shapes and dtype of what is kept."""
+        return self._layout
+
+    @property
+    def length(self) -> int:
+        """Tokens that can be read, the open turn's included."""
+        return self._branch.length
+
+    @property
+    def committed(self) -> int:
+        """Tokens that belong to committed turns."""
+        return self._committed
+
+    @property
+    def dead(self) -> Sequence[tuple[int, int]]:
+        """Forgotten ranges [start, stop), sorted, disjoint; their K/V read as zeros."""
+        return tuple(self._dead)
+
+    def append(self, keys_raw: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Add T tokens to the open turn: per layer (Hkv, T, D), CPU. All of them or none."""
+        if not self._open:
+            raise StoreError("tokens were appended outside a turn; call begin() first")
+        count = self._checked_count(keys_raw, values)
+        taken, tail = self._tail.take(count, self._segments.capacity)
+        try:
+            done = 0
+            for segment, slot, here in taken:
+                writer = self._writer(segment)
+                for layer in range(len(self._layout.layers)):
+                    rows = slice(done, done + here)
+                    writer.write(2 * layer, slot, raw_array(keys_raw[layer][:, rows]))
+                    writer.write(2 * layer + 1, slot, raw_array(values[layer][:, rows]))
+                done += here
+        except OSError as error:
+            raise StoreError(
+                f"{count} tokens could not be written ({error.strerror}); the turn is as it was before "
+                "them. Free some space and repeat, or abort the turn."
+            ) from error
+        for segment, slot, here in taken:
+            self._branch.extend(segment, slot, here)
+        self._tail = tail
+
+    def truncate(self, length: int) -> None:
+        """Drop the open turn's tokens from ``length`` on; ``length`` >= committed."""
+        if not self._committed <= length <= self.length:
+            raise InputError(
+                f"cannot truncate to {length}: the open turn holds tokens {self._committed} to {self.length}"
+            )
+        self._branch.truncate(length)
+        self._tail = self._committed_tail
+        for extent in self._branch.pieces(self._committed, length):
+            self._tail = Tail(extent.segment, extent.slot + extent.count)
+
+    def read(
+        self, layer: int, start: int, stop: int, keys_out: Tensor | None, values_out: Tensor | None
+    ) -> None:
+        """Copy tokens [start, stop) of all heads into (Hkv, stop - start, D) buffers."""
+        if not 0 <= start <= stop <= self.length:
+            raise InputError(f"tokens {start} to {stop} are not in the log, which holds {self.length}")
+        heads, dim = self._layout.layers[layer]
+        outs = self._buffers(layer, (heads, stop - start, dim), keys_out, values_out)
+        for piece in self._branch.pieces(start, stop):
+            segment = self._segments.get(piece.segment)
+            for tensor, out in outs:
+                segment.read(tensor, piece.slot, out[:, piece.start - start : piece.stop - start])
+
+    def gather(
+        self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None
+    ) -> None:
+        """Copy chosen tokens per head: ``tokens`` (Hkv, S) int64 -> (Hkv, S, D) buffers."""
+        heads, dim = self._layout.layers[layer]
+        positions: NDArray[np.int64] = tokens.numpy()
+        if positions.ndim != 2 or len(positions) != heads or positions.dtype != np.int64:
+            raise ShapeError(
+                f"tokens: expected ({heads}, S) int64, got {tuple(tokens.shape)} {tokens.dtype}"
+            )
+        outs = self._buffers(layer, (heads, positions.shape[1], dim), keys_out, values_out)
+        if not positions.size:
+            return
+        low, high = int(positions.min()), int(positions.max())
+        if low < 0 or high >= self.length:
+            raise InputError(f"tokens {low} to {high} are not in the log, which holds {self.length}")
+        single = self._branch.single(low, high)
+        if single is not None:
+            segment = self._segments.get(single[0])
+            rows = positions + (self._head_rows[layer] + single[1])
+            for tensor, out in outs:
+                segment.gather(tensor, rows, out)
+            return
+        segments, slots = self._branch.locate(positions)
+        self._gather_many(segments, slots + self._head_rows[layer], outs)
+
+    def begin(self) -> None:
+        """Let tokens be appended."""
+        self._open = True
+
+    def abort(self) -> None:
+        """Drop the open turn's tokens; their slots are used again."""
+        self.truncate(self._committed)
+        self._end_turn()
+
+    def sync(self) -> None:
+        """Put the open turn's tokens on the medium. Raises OSError, after which nothing may be committed."""
+        for writer in self._writers.values():
+            sync_file(writer.fd)
+        if self._folder_changed:
+            sync_folder(self._segments.folder)
+            self._folder_changed = False
+
+    def new_extents(self) -> list[Extent]:
+        """Where the open turn's tokens lie."""
+        return self._branch.pieces(self._committed, self.length)
+
+    def new_pages(self) -> list[tuple[int, PageSums]]:
+        """(segment, checksums) of every page the open turn wrote to. Raises DamagedError."""
+        pages = []
+        for extent in self.new_extents():
+            stop = extent.slot + extent.count
+            table = self._segments.get(extent.segment).pages
+            for page in page_range(extent.slot, stop):
+                filled = min(PAGE_SLOTS, stop - page * PAGE_SLOTS)
+                pages.append((extent.segment, table.sums_of(page, filled)))
+        return pages
+
+    def settle(self, pages: Iterable[tuple[int, PageSums]]) -> None:
+        """The open turn was committed with these checksums."""
+        for segment, page in pages:
+            self._segments.get(segment).pages.renew([page])
+        self._committed = self.length
+        self._committed_tail = self._tail
+        self._end_turn()
+
+    def move(self, branch: BranchMap, tail: Tail, dead: Iterable[tuple[int, int]]) -> None:
+        """Stand on another branch, or on the same one after something was forgotten."""
+        self._branch = branch
+        self._committed = branch.length
+        self._committed_tail = self._tail = tail
+        self._dead = list(dead)
+
+    @property
+    def tail(self) -> Tail:
+        """Where the first token of the next turn will go."""
+        return self._committed_tail
+
+    @property
+    def open_tail(self) -> Tail:
+        """Where the next token of the open turn will go."""
+        return self._tail
+
+    def _end_turn(self) -> None:
+        self._open = False
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def _writer(self, segment: int) -> TensorWriter:
+        writer = self._writers.get(segment)
+        if writer is None:
+            known = segment == self._committed_tail.segment and self._committed_tail.slot > 0
+            if not known and self._segments.create(segment):
+                self._folder_changed = True
+            writer = self._writers[segment] = self._segments.writer(segment)
+        return writer
+
+    def _gather_many(
+        self,
+        segments: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        outs: Sequence[tuple[int, RawArray]],
+    ) -> None:
+        """Copy rows of several segments, run by run: sorted tokens make one run per segment and head."""
+        for head, of_head in enumerate(segments):
+            cuts = (np.flatnonzero(np.diff(of_head)) + 1).tolist()
+            for start, stop in zip([0, *cuts], [*cuts, len(of_head)], strict=True):
+                segment = self._segments.get(int(of_head[start]))
+                for tensor, out in outs:
+                    segment.gather(tensor, rows[head, start:stop], out[head, start:stop])
+
+    def _buffers(
+        self, layer: int, shape: tuple[int, ...], keys: Tensor | None, values: Tensor | None
+    ) -> list[tuple[int, RawArray]]:
+        outs = []
+        for part, (name, out) in enumerate((("keys_out", keys), ("values_out", values))):
+            if out is not None:
+                if out.shape != shape or out.dtype != self._layout.dtype:
+                    raise ShapeError(
+                        f"{name}: expected {shape} {self._layout.dtype}, got {tuple(out.shape)} {out.dtype}"
+                    )
+                outs.append((2 * layer + part, raw_array(out)))
+        return outs
+
+    def _checked_count(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> int:
+        layers = self._layout.layers
+        if len(keys) != len(layers) or len(values) != len(layers):
+            raise ShapeError(f"expected K/V of {len(layers)} layers, got {len(keys)} and {len(values)}")
+        count = keys[0].shape[1] if keys[0].ndim == 3 else -1
+        for name, tensors in (("keys", keys), ("values", values)):
+            for layer, ((heads, dim), tensor) in enumerate(zip(layers, tensors, strict=True)):
+                if tensor.shape != (heads, count, dim) or tensor.dtype != self._layout.dtype:
+                    raise ShapeError(
+                        f"{name}[{layer}]: expected ({heads}, {max(count, 0)}, {dim}) {self._layout.dtype}, "
+                        f"got {tuple(tensor.shape)} {tensor.dtype}"
+                    )
+        return count

@@ -1,0 +1,151 @@
+"""Checksums of one segment's rows: pages of 32 slots, one xxh3-64 per (layer, keys|values, KV head).
+
+A page is checked once per opening, before its bytes are handed out, column by column: only what is
+read is checked. The last page is *open*: its sums cover its first ``filled`` slots and are renewed at
+each commit. Slots beyond ``filled`` belong to no finished turn and are not checked. Knows nothing of
+turns or SQLite; reads bytes straight from the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from agentmem.store.tensor_file import TensorFile
+
+PAGE_SLOTS = 32
+
+_SUM = np.dtype("<u8")
+
+
+@dataclass(frozen=True)
+class PageSums:
+    """The checksums of one page: ``sums`` holds a little-endian u64 per tensor and head, in file order."""
+
+    page: int
+    filled: int
+    sums: bytes
+
+
+def page_range(start: int, stop: int) -> range:
+    """The pages that slots [start, stop) touch."""
+    return range(start // PAGE_SLOTS, -(-stop // PAGE_SLOTS))
+
+
+class PageTable:
+    """The pages of one open segment: what their bytes must hash to, and which were checked already."""
+
+    def __init__(self, file: TensorFile, pages: Iterable[PageSums]) -> None:
+        self._file = file
+        count = file.spec.capacity // PAGE_SLOTS
+        heads = [heads for heads, _ in file.spec.shapes]
+        self._columns = np.concatenate(([0], np.cumsum(heads))).tolist()
+        self._sums = np.zeros((count, self._columns[-1]), dtype=_SUM)
+        self._filled = np.zeros(count, dtype=np.int64)
+        # unchecked[tensor][head * pages + page]: the same order as a file's rows, 32 to a cell
+        self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
+        self.bytes_checked = 0
+        for page in pages:
+            self._set(page, checked=False)
+
+    def filled(self, page: int) -> int:
+        """Slots of a page that belong to finished turns."""
+        return int(self._filled[page])
+
+    def check_rows(self, tensor: int, rows: NDArray[np.int64]) -> None:
+        """Check the pages that hold these rows (head * capacity + slot). Raises DamagedError."""
+        unchecked = self._unchecked[tensor]
+        cells = rows >> 5  # // PAGE_SLOTS
+        due = unchecked[cells]
+        if due.any():
+            for cell in np.unique(cells[due]).tolist():
+                self._check(tensor, *divmod(cell, len(self._filled)))
+
+    def check_slots(self, tensor: int, start: int, stop: int) -> None:
+        """Check the pages of slots [start, stop), all heads. Raises DamagedError."""
+        heads = self._file.spec.shapes[tensor][0]
+        pages = page_range(start, stop)
+        due = self._unchecked[tensor].reshape(heads, -1)[:, pages.start : pages.stop]
+        if due.any():
+            for head, page in np.argwhere(due).tolist():
+                self._check(tensor, head, pages.start + page)
+
+    def check_page(self, page: int) -> None:
+        """Check every column of a page that was not checked yet. Raises DamagedError."""
+        for tensor, (heads, _) in enumerate(self._file.spec.shapes):
+            for head in range(heads):
+                if self._unchecked[tensor][head * len(self._filled) + page]:
+                    self._check(tensor, head, page)
+
+    def sums_of(self, page: int, filled: int) -> PageSums:
+        """Checksums of a page's first ``filled`` slots as they are now, its older part checked first."""
+        if self._filled[page]:
+            self.check_page(page)
+        start = page * PAGE_SLOTS
+        sums = [
+            xxh3_64_intdigest(self._file.bytes_of(tensor, head, start, start + filled))
+            for tensor, (heads, _) in enumerate(self._file.spec.shapes)
+            for head in range(heads)
+        ]
+        return PageSums(page, filled, np.array(sums, dtype=_SUM).tobytes())
+
+    def sums_with_zeros(self, page: int, slots: Iterable[tuple[int, int]]) -> PageSums:
+        """Checksums a page will have once its slots within these ranges are zeros; what stays is checked."""
+        first, filled = page * PAGE_SLOTS, self.filled(page)
+        cut = [(max(start - first, 0), min(stop - first, filled)) for start, stop in slots]
+        ranges = [(start, stop) for start, stop in cut if start < stop]
+        if ranges != [(0, filled)]:
+            self.check_page(page)
+        sums = []
+        for tensor, (heads, dim) in enumerate(self._file.spec.shapes):
+            row = dim * self._file.spec.dtype.itemsize
+            for head in range(heads):
+                data = bytearray(self._file.bytes_of(tensor, head, first, first + filled))
+                for start, stop in ranges:
+                    data[start * row : stop * row] = bytes((stop - start) * row)
+                sums.append(xxh3_64_intdigest(data))
+        return PageSums(page, filled, np.array(sums, dtype=_SUM).tobytes())
+
+    def renew(self, pages: Iterable[PageSums]) -> None:
+        """Take over checksums that were just computed from the bytes themselves."""
+        for page in pages:
+            self._set(page, checked=True)
+
+    def wrong_columns(self, page: int) -> list[str]:
+        """Names of a page's columns whose bytes are not what was written, whether checked before or not."""
+        return [
+            f"{self._file.spec.names[tensor]}[{head}]"
+            for tensor, (heads, _) in enumerate(self._file.spec.shapes)
+            for head in range(heads)
+            if not self._matches(tensor, head, page)
+        ]
+
+    def known_pages(self) -> list[int]:
+        """The pages that have checksums."""
+        return [int(page) for page in np.flatnonzero(self._filled)]
+
+    def _set(self, page: PageSums, *, checked: bool) -> None:
+        self._sums[page.page] = np.frombuffer(page.sums, dtype=_SUM)
+        self._filled[page.page] = page.filled
+        for unchecked in self._unchecked:
+            unchecked[page.page :: len(self._filled)] = not checked
+
+    def _matches(self, tensor: int, head: int, page: int) -> bool:
+        start = page * PAGE_SLOTS
+        data = self._file.bytes_of(tensor, head, start, start + int(self._filled[page]))
+        self.bytes_checked += data.nbytes
+        return bool(xxh3_64_intdigest(data) == int(self._sums[page, self._columns[tensor] + head]))
+
+    def _check(self, tensor: int, head: int, page: int) -> None:
+        self._file.check_size()
+        if not self._matches(tensor, head, page):
+            first = page * PAGE_SLOTS
+            raise self._file.damaged(
+                f"slots {first} to {first + self.filled(page)} of {self._file.spec.names[tensor]}[{head}]",
+                "the checksum differs",
+            )
+        self._unchecked[tensor][head * len(self._filled) + page] = False

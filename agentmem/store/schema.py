@@ -1,0 +1,209 @@
+"""The index's tables, and how a connection to it is opened.
+
+Migrations are ``sqlite_utils.Migrations``: each is one transaction together with its record. Knows
+tables and settings; what the rows mean is for :mod:`agentmem.store.index`.
+
+Readers are opened with ``mode=ro`` and ``wal_autocheckpoint=0``: SQLite before 3.51.3 can corrupt a WAL
+when two connections checkpoint at once, so only the one writer, who holds the lock, ever does.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlite_utils import Database, Migrations
+
+from agentmem.errors import DamagedError, FormatVersionError, StoreError
+
+APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
+FORMAT_VERSION = 1
+
+migrations = Migrations("agentmem.store")
+
+_TABLES = (
+    """CREATE TABLE identity (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        agent_id TEXT NOT NULL,
+        uuid TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,      -- JSON object
+        layers TEXT NOT NULL,           -- JSON: (Hkv, D) per layer
+        dtype TEXT NOT NULL,
+        model TEXT NOT NULL,
+        facts TEXT NOT NULL,            -- JSON object
+        segment_tokens INTEGER NOT NULL,
+        digest_blocks INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE turns (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        parent INTEGER REFERENCES turns (id),
+        start INTEGER NOT NULL,         -- token positions in the log
+        stop INTEGER NOT NULL CHECK (stop >= start),
+        depth INTEGER NOT NULL,         -- turns from the root, this one included
+        state_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        messages TEXT NOT NULL,         -- JSON
+        pending TEXT NOT NULL,          -- JSON
+        created_at TEXT NOT NULL,
+        source TEXT,
+        part INTEGER,
+        settings TEXT NOT NULL,         -- JSON
+        receipt TEXT NOT NULL,          -- JSON
+        digest_kind TEXT,               -- digests there were when the turn was committed
+        digest_count INTEGER NOT NULL,
+        forgotten INTEGER NOT NULL DEFAULT 0
+    ) STRICT""",
+    "CREATE INDEX turns_by_state ON turns (state_id)",
+    "CREATE INDEX turns_by_source ON turns (source) WHERE source IS NOT NULL",
+    "CREATE INDEX turns_by_parent ON turns (parent)",
+    """CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        head INTEGER REFERENCES turns (id),
+        epoch INTEGER NOT NULL,         -- raised by each writer; an older writer is refused
+        next_segment INTEGER NOT NULL,  -- numbers are never used twice
+        digest_kind TEXT,
+        digest_count INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE tokens (
+        turn INTEGER PRIMARY KEY REFERENCES turns (id),
+        ids BLOB NOT NULL               -- little-endian int32
+    ) STRICT""",
+    "CREATE TABLE segments (id INTEGER PRIMARY KEY) STRICT",
+    """CREATE TABLE extents (
+        turn INTEGER NOT NULL REFERENCES turns (id),
+        start INTEGER NOT NULL,
+        segment INTEGER NOT NULL REFERENCES segments (id),
+        slot INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (turn, start)
+    ) STRICT""",
+    "CREATE INDEX extents_by_segment ON extents (segment)",
+    """CREATE TABLE pages (
+        segment INTEGER NOT NULL REFERENCES segments (id),
+        page INTEGER NOT NULL,
+        filled INTEGER NOT NULL,
+        sums BLOB NOT NULL,             -- little-endian u64 per (layer, keys|values, KV head)
+        PRIMARY KEY (segment, page)
+    ) STRICT""",
+    """CREATE TABLE digest_files (
+        file INTEGER PRIMARY KEY,
+        filled INTEGER NOT NULL,
+        sums BLOB NOT NULL              -- little-endian u64 per layer
+    ) STRICT""",
+    """CREATE TABLE scrubs (             -- slots still to be overwritten with zeros
+        segment INTEGER NOT NULL,
+        slot INTEGER NOT NULL,
+        count INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    "INSERT INTO state (id, epoch, next_segment, digest_count) VALUES (1, 0, 0, 0)",
+)
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    """The tables of the first format."""
+    for statement in _TABLES:
+        db.execute(statement)
+    if has_fts5(db.conn):
+        db.execute("CREATE VIRTUAL TABLE turn_words USING fts5 (words, tokenize = 'unicode61')")
+
+
+def has_fts5(conn: sqlite3.Connection) -> bool:
+    """Whether this SQLite was built with full-text search."""
+    rows = conn.execute("SELECT 1 FROM pragma_compile_options WHERE compile_options = 'ENABLE_FTS5'")
+    return rows.fetchone() is not None
+
+
+def has_full_text(execute: Callable[[str], list[Any]]) -> bool:
+    """Whether an index keeps the words of its turns."""
+    return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'turn_words'"))
+
+
+def create_database(path: Path) -> Database:
+    """Make the index of a new agent."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would use the umask
+    db = _connect(path, read_only=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    _apply_settings(db, read_only=False)
+    migrations.apply(db)
+    return db
+
+
+def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
+    """Open an agent's index; a writer holds the lock, and brings older tables up to date.
+
+    Raises:
+        DamagedError: it is not an agentmem index, or cannot be read.
+        FormatVersionError: a newer agentmem wrote it.
+    """
+    db = None
+    try:
+        db = _connect(path, read_only=read_only)
+        _check_format(db, agent_id)
+        _apply_settings(db, read_only=read_only)
+        if not read_only:
+            migrations.apply(db)
+            _check_full_text(db, agent_id)
+    except sqlite3.DatabaseError as error:
+        if db is not None:
+            db.close()
+        raise DamagedError(agent_id, path.name, "the whole file", str(error)) from error
+    except BaseException:
+        if db is not None:
+            db.close()
+        raise
+    return db
+
+
+def _connect(path: Path, *, read_only: bool) -> Database:
+    mode = "ro" if read_only else "rw"
+    conn = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        isolation_level=None,  # transactions are begun by us, and IMMEDIATE
+        check_same_thread=False,  # one caller at a time, but not always the same thread
+    )
+    return Database(conn, recursive_triggers=False, execute_plugins=False)
+
+
+def _check_format(db: Database, agent_id: str) -> None:
+    (found,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if found != APPLICATION_ID:
+        raise DamagedError(agent_id, "agent.db", "the header", f"application id {found:#x} is not agentmem's")
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"agent {agent_id!r} was written in format {version}; this agentmem reads up to {FORMAT_VERSION}. "
+            "Upgrade agentmem to open it."
+        )
+
+
+def _check_full_text(db: Database, agent_id: str) -> None:
+    if has_full_text(lambda sql: db.conn.execute(sql).fetchall()) and not has_fts5(db.conn):
+        raise StoreError(
+            f"agent {agent_id!r} keeps a full-text index, which this Python's SQLite was built without (FTS5). "
+            "Open it read-only, or with a Python whose SQLite has FTS5."
+        )
+
+
+def _apply_settings(db: Database, *, read_only: bool) -> None:
+    settings = {
+        "busy_timeout": 5000,
+        "synchronous": 2,  # FULL: what was acknowledged survives a power cut
+        "foreign_keys": 1,
+        "trusted_schema": 0,
+        "cell_size_check": 1,
+        "mmap_size": 0,
+        "secure_delete": 1,
+        "wal_autocheckpoint": 0 if read_only else 1000,
+    }
+    for name, value in settings.items():
+        db.execute(f"PRAGMA {name} = {value}")

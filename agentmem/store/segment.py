@@ -1,0 +1,168 @@
+"""Segments: files of raw keys and values with their checksums, opened when first read.
+
+A segment holds ``layers.{i}.keys`` and ``layers.{i}.values`` of (Hkv, capacity, D). Knows slots, pages
+and files; nothing of turns, branches or token positions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentmem.errors import ClosedError
+from agentmem.memory.source import KVLayout
+from agentmem.store.files import opened, punch, sync_file
+from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
+from agentmem.store.tensor_file import (
+    RawArray,
+    TensorFile,
+    TensorFileSpec,
+    TensorWriter,
+    copy_used,
+    create_tensor_file,
+)
+
+LoadPages = Callable[[int], Iterable[PageSums]]
+
+
+def segment_spec(layout: KVLayout, capacity: int) -> TensorFileSpec:
+    """What a segment file of ``capacity`` token slots looks like."""
+    names = tuple(f"layers.{i}.{part}" for i in range(len(layout.layers)) for part in ("keys", "values"))
+    shapes = tuple(shape for shape in layout.layers for _ in range(2))
+    return TensorFileSpec(names, shapes, capacity, layout.dtype)
+
+
+class Segment:
+    """One open segment. Bytes are checked before they are copied out."""
+
+    def __init__(self, file: TensorFile, pages: Iterable[PageSums]) -> None:
+        self.file = file
+        self.pages = PageTable(file, pages)
+        self._bytes_copied = 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes checked and copied out since opening."""
+        return self._bytes_copied + self.pages.bytes_checked
+
+    def gather(self, tensor: int, rows: NDArray[np.int64], out: RawArray) -> None:
+        """Copy rows (head * capacity + slot), of any shape, to ``out`` (*shape, D)."""
+        self.file.check_size()
+        self.pages.check_rows(tensor, rows)
+        _take(self.file.rows(tensor), rows, out)
+        self._bytes_copied += out.nbytes
+
+    def read(self, tensor: int, slot: int, out: RawArray) -> None:
+        """Copy slots from ``slot`` on, all heads, to ``out`` (Hkv, T, D)."""
+        heads, count, dim = out.shape
+        self.file.check_size()
+        self.pages.check_slots(tensor, slot, slot + count)
+        np.copyto(out, self.file.rows(tensor).reshape(heads, -1, dim)[:, slot : slot + count])
+        self._bytes_copied += out.nbytes
+
+
+class SegmentSet:
+    """An agent's segments by number. ``load_pages(number)`` delivers the checksums the index holds."""
+
+    def __init__(
+        self, folder: Path, layout: KVLayout, capacity: int, agent_id: str, load_pages: LoadPages
+    ) -> None:
+        self.folder = folder
+        self.capacity = capacity
+        self.spec = segment_spec(layout, capacity)
+        self._agent_id = agent_id
+        self._load_pages = load_pages
+        self._open: dict[int, Segment] = {}
+        self._bytes_read_before = 0
+        self._closed = False
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes checked and copied out of all segments since opening."""
+        return self._bytes_read_before + sum(segment.bytes_read for segment in self._open.values())
+
+    def path(self, number: int) -> Path:
+        """The file of a segment."""
+        return self.folder / f"{number:06d}.safetensors"
+
+    def get(self, number: int) -> Segment:
+        """An open segment. Raises DamagedError when its file is not what was made."""
+        segment = self._open.get(number)
+        if segment is None:
+            if self._closed:
+                raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
+            file = TensorFile(self.path(number), self.spec, self._agent_id)
+            segment = self._open[number] = Segment(file, self._load_pages(number))
+        return segment
+
+    def create(self, number: int) -> bool:
+        """Make the file of a new segment; False when an abandoned turn had made it already."""
+        try:
+            create_tensor_file(self.path(number), self.spec)
+        except FileExistsError:
+            return False
+        return True
+
+    def writer(self, number: int) -> TensorWriter:
+        """A writer for a segment's slots. Raises DamagedError, OSError."""
+        return TensorWriter(self.path(number), self.spec, self._agent_id)
+
+    def shared(self, number: int) -> bool:
+        """Whether another agent's folder links the same file, so that it must not be altered."""
+        path = self.path(number)
+        return path.exists() and path.stat().st_nlink > 1
+
+    def own(self, number: int, used: int) -> None:
+        """Make sure no other agent shares the file: one with more links is replaced by a copy. Synced."""
+        path = self.path(number)
+        if not self.shared(number):
+            return
+        copy = path.with_suffix(".copy")
+        copy.unlink(missing_ok=True)
+        copy_used(self.get(number).file, copy, used)
+        with opened(copy, os.O_RDWR) as fd:
+            sync_file(fd)
+        os.replace(copy, path)
+        self.drop(number)
+
+    def free_pages(self, number: int, pages: Iterable[int]) -> None:
+        """Give whole pages back to the file system, where it takes them; they read as zeros after.
+
+        A file that is shared with a fork is left alone.
+        """
+        if self.shared(number):
+            return
+        with opened(self.path(number), os.O_RDWR) as fd:
+            for page in pages:
+                for tensor, (heads, dim) in enumerate(self.spec.shapes):
+                    size = PAGE_SLOTS * dim * self.spec.dtype.itemsize
+                    for head in range(heads):
+                        if not punch(fd, self.spec.offset(tensor, head, page * PAGE_SLOTS), size):
+                            return
+
+    def drop(self, number: int) -> None:
+        """Close a segment; the next ``get`` opens it anew and checks it again."""
+        segment = self._open.pop(number, None)
+        if segment is not None:
+            self._bytes_read_before += segment.bytes_read
+            segment.file.close()
+
+    def close(self) -> None:
+        """Close all segments for good; closing twice is fine."""
+        for number in list(self._open):
+            self.drop(number)
+        self._closed = True
+
+
+def _take(rows: RawArray, index: NDArray[np.int64], out: RawArray) -> None:
+    if out.flags.c_contiguous:
+        np.take(rows, index, axis=0, out=out, mode="clip")  # a mode other than raise copies in place
+    elif index.ndim > 1:
+        for part in range(len(index)):
+            _take(rows, index[part], out[part])
+    else:
+        out[...] = rows[index]

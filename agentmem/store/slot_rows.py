@@ -1,0 +1,144 @@
+"""The index's rows about files: segments, extents, page checksums, digest checksums, scrubs.
+
+Writing is done within a transaction of the index. Knows the tables; the bytes are elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agentmem.store.branch import Branch
+from agentmem.store.digest_log import DigestState, DigestSums
+from agentmem.store.extents import Extent, Tail
+from agentmem.store.index import Index
+from agentmem.store.pages import PageSums
+
+
+@dataclass(frozen=True)
+class SlotRange:
+    """Slots [start, stop) of a segment."""
+
+    segment: int
+    start: int
+    stop: int
+
+
+class SlotRows:
+    """Reads and writes what the index knows of files."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def segments(self) -> list[int]:
+        """Numbers of the segments there are."""
+        return [number for (number,) in self._index.execute("SELECT id FROM segments ORDER BY id")]
+
+    def extents(self, branch: Branch) -> list[Extent]:
+        """Where the tokens of a branch lie, in order."""
+        rows = self._index.execute("SELECT turn, start, segment, slot, count FROM extents ORDER BY start")
+        return [Extent(*row[1:]) for row in rows if row[0] in branch]
+
+    def ranges(self, turn_ids: Iterable[int]) -> list[SlotRange]:
+        """The slots of some turns, of any branch."""
+        found = []
+        for turn_id in turn_ids:
+            rows = self._index.execute(
+                "SELECT segment, slot, slot + count FROM extents WHERE turn = ?", (turn_id,)
+            )
+            found += [SlotRange(*row) for row in rows]
+        return found
+
+    def all_ranges(self) -> list[tuple[SlotRange, bool]]:
+        """All slots in use, each with whether its turn was forgotten."""
+        rows = self._index.execute(
+            "SELECT e.segment, e.slot, e.slot + e.count, t.forgotten FROM extents e JOIN turns t ON t.id = e.turn"
+        )
+        return [(SlotRange(*row[:3]), bool(row[3])) for row in rows]
+
+    def used(self, segment: int) -> int:
+        """Slots up to the last one in use."""
+        (used,) = self._index.row("SELECT coalesce(max(slot + count), 0) FROM extents WHERE segment = ?", (segment,))
+        return int(used)
+
+    def tail(self) -> Tail:
+        """Where the next token goes: behind the newest segment's last slot, or into a new segment."""
+        (number,) = self._index.row("SELECT next_segment FROM state")
+        if number - 1 in self.segments():
+            return Tail(number - 1, self.used(number - 1))
+        return Tail(number, 0)
+
+    def pages(self, segment: int) -> list[PageSums]:
+        """The checksums of a segment's pages."""
+        rows = self._index.execute(
+            "SELECT page, filled, sums FROM pages WHERE segment = ? ORDER BY page", (segment,)
+        )
+        return [PageSums(*row) for row in rows]
+
+    def add_extents(self, turn_id: int, extents: Sequence[Extent]) -> None:
+        """Where a new turn's tokens lie; segments not seen before become known."""
+        for extent in extents:
+            self._index.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", (extent.segment,))
+            self._index.execute(
+                "UPDATE state SET next_segment = max(next_segment, ?)", (extent.segment + 1,)
+            )
+            self._index.execute(
+                "INSERT INTO extents (turn, start, segment, slot, count) VALUES (?, ?, ?, ?, ?)",
+                (turn_id, extent.start, extent.segment, extent.slot, extent.count),
+            )
+
+    def set_pages(self, pages: Iterable[tuple[int, PageSums]]) -> None:
+        """New checksums of (segment, page)."""
+        for segment, page in pages:
+            self._index.execute(
+                "INSERT OR REPLACE INTO pages (segment, page, filled, sums) VALUES (?, ?, ?, ?)",
+                (segment, page.page, page.filled, page.sums),
+            )
+
+    def remove_pages(self, segment: int, pages: Iterable[int]) -> None:
+        """Pages that hold nothing any more."""
+        for page in pages:
+            self._index.execute("DELETE FROM pages WHERE segment = ? AND page = ?", (segment, page))
+
+    def remove_extents(self, turn_ids: Iterable[int]) -> None:
+        """Free the slots of turns."""
+        for turn_id in turn_ids:
+            self._index.execute("DELETE FROM extents WHERE turn = ?", (turn_id,))
+
+    def remove_segment(self, segment: int) -> None:
+        """A segment that holds nothing any more."""
+        self._index.execute("DELETE FROM pages WHERE segment = ?", (segment,))
+        self._index.execute("DELETE FROM segments WHERE id = ?", (segment,))
+
+    def digests(self) -> DigestState:
+        """What was committed of the digests."""
+        kind, count = self._index.row("SELECT digest_kind, digest_count FROM state")
+        rows = self._index.execute("SELECT file, filled, sums FROM digest_files")
+        return DigestState(kind, count, {row[0]: DigestSums(*row) for row in rows})
+
+    def set_digests(self, kind: str | None, count: int, first: int, changed: Sequence[DigestSums]) -> None:
+        """The digests as they now are; files before ``first`` are as they were."""
+        self._index.execute("UPDATE state SET digest_kind = ?, digest_count = ?", (kind, count))
+        self._index.execute("DELETE FROM digest_files WHERE file >= ?", (first,))
+        for sums in changed:
+            self._index.execute(
+                "INSERT INTO digest_files (file, filled, sums) VALUES (?, ?, ?)",
+                (sums.file, sums.filled, sums.sums),
+            )
+
+    def scrubs(self) -> list[SlotRange]:
+        """Slots still to be overwritten with zeros."""
+        rows = self._index.execute("SELECT segment, slot, slot + count FROM scrubs")
+        return [SlotRange(*row) for row in rows]
+
+    def add_scrubs(self, ranges: Iterable[SlotRange]) -> None:
+        """Slots to be overwritten with zeros."""
+        for range_ in ranges:
+            self._index.execute(
+                "INSERT INTO scrubs (segment, slot, count) VALUES (?, ?, ?)",
+                (range_.segment, range_.start, range_.stop - range_.start),
+            )
+
+    def clear_scrubs(self) -> None:
+        """All slots were overwritten."""
+        self._index.execute("DELETE FROM scrubs")

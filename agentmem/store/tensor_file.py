@@ -1,0 +1,241 @@
+"""A file of fixed capacity that is valid safetensors from birth and is filled in place.
+
+The header never changes and the file never grows: it is made sparse at its full size, written with
+pwrite, and read through a read-only shared map. Which rows mean something is known to the index
+alone. Knows shapes, offsets and bytes; nothing of turns, pages, checksums or SQLite.
+
+Format: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON header, data).
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentmem.errors import ConfigError, DamagedError
+from agentmem.store.files import opened, read_all, write_all
+
+RawArray = NDArray[Any]
+"""An integer array of a float's width: the bytes of a tensor, whatever its float type."""
+
+_ALIGNMENT = 4096  # rows start on a page of the operating system
+_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+_RAW_DTYPES = {2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
+
+
+def raw_array(tensor: Tensor) -> RawArray:
+    """The elements of a CPU tensor as integers of the same width, sharing its memory."""
+    return tensor.detach().view(_RAW_DTYPES[tensor.dtype.itemsize][0]).numpy()
+
+
+@dataclass(frozen=True)
+class TensorFileSpec:
+    """What a file holds: per tensor a name and (Hkv, D); all of them (Hkv, capacity, D) of ``dtype``."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, int], ...]
+    capacity: int
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPE_NAMES:
+            known = ", ".join(str(dtype) for dtype in _DTYPE_NAMES)
+            raise ConfigError(f"K/V of {self.dtype} cannot be stored; use one of {known}")
+
+    @cached_property
+    def header(self) -> bytes:
+        """The bytes before the data, padded so that the data starts on a page."""
+        table: dict[str, Any] = {"__metadata__": {"format": "agentmem"}}
+        start = 0
+        for name, (heads, dim) in zip(self.names, self.shapes, strict=True):
+            stop = start + heads * self.capacity * dim * self.dtype.itemsize
+            shape = [heads, self.capacity, dim]
+            table[name] = {
+                "dtype": _DTYPE_NAMES[self.dtype],
+                "shape": shape,
+                "data_offsets": [start, stop],
+            }
+            start = stop
+        text = json.dumps(table, separators=(",", ":")).encode()
+        text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+        return struct.pack("<Q", len(text)) + text
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each tensor starts in the file."""
+        offsets = [len(self.header)]
+        for heads, dim in self.shapes:
+            offsets.append(offsets[-1] + heads * self.capacity * dim * self.dtype.itemsize)
+        return tuple(offsets[:-1])
+
+    @cached_property
+    def size(self) -> int:
+        """Length of the file in bytes."""
+        row = sum(heads * dim for heads, dim in self.shapes) * self.dtype.itemsize
+        return len(self.header) + row * self.capacity
+
+    def offset(self, tensor: int, head: int, slot: int) -> int:
+        """Where one row starts in the file."""
+        dim = self.shapes[tensor][1]
+        return self.offsets[tensor] + (head * self.capacity + slot) * dim * self.dtype.itemsize
+
+
+def create_tensor_file(path: Path, spec: TensorFileSpec) -> None:
+    """Make an empty file of full size. Raises OSError, FileExistsError among them."""
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
+        write_all(fd, spec.header, 0)
+        os.ftruncate(fd, spec.size)
+
+
+def flaw_of(path: Path, spec: TensorFileSpec) -> tuple[str, str] | None:
+    """(where, what) is wrong with a file's size or header; None when both are as they were made."""
+    try:
+        with opened(path, os.O_RDONLY) as fd:
+            size = os.fstat(fd).st_size
+            header = read_all(fd, len(spec.header), 0)
+    except OSError as error:
+        return "the whole file", f"it cannot be opened ({error.strerror})"
+    if size != spec.size:
+        return f"bytes {min(size, spec.size)} on", f"it is {size} bytes long, not {spec.size}"
+    if header != spec.header:
+        return f"bytes 0 to {len(spec.header)}", "the header is not the one it was made with"
+    return None
+
+
+class TensorFile:
+    """A file opened for reading: checked, then mapped. Rows are views of the map, never copies.
+
+    Raises:
+        DamagedError: it is missing, of another size, or its header was changed.
+    """
+
+    def __init__(self, path: Path, spec: TensorFileSpec, agent_id: str) -> None:
+        self.path = path
+        self.spec = spec
+        self.agent_id = agent_id
+        flaw = flaw_of(path, spec)
+        if flaw is not None:
+            raise self.damaged(*flaw)
+        with opened(path, os.O_RDONLY) as fd:
+            # the map keeps its own descriptor; prot without PROT_WRITE: no stray store reaches a file
+            self._map = mmap.mmap(fd, spec.size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self._view = memoryview(self._map)
+        self._rows = [self._row_array(tensor) for tensor in range(len(spec.names))]
+
+    @property
+    def label(self) -> str:
+        """The file's name within the agent's folder."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def damaged(self, where: str, detail: str) -> DamagedError:
+        """An error that names agent, file and range."""
+        return DamagedError(self.agent_id, self.label, where, detail)
+
+    def check_size(self) -> None:
+        """Raise DamagedError if the file was truncated since it was mapped (touching it would SIGBUS)."""
+        size = self._map.size()
+        if size != self.spec.size:
+            raise self.damaged(
+                f"bytes {min(size, self.spec.size)} on", f"it is {size} bytes long, not {self.spec.size}"
+            )
+
+    def rows(self, tensor: int) -> RawArray:
+        """All rows of a tensor as integers: (Hkv * capacity, D), read-only."""
+        return self._rows[tensor]
+
+    def tensor(self, tensor: int) -> Tensor:
+        """A tensor (Hkv, capacity, D) over the map. Writing to it would end the process."""
+        heads, dim = self.spec.shapes[tensor]
+        with warnings.catch_warnings():
+            # torch warns of read-only memory; that it cannot be written is what we want
+            warnings.filterwarnings("ignore", message=".*not writable")
+            rows = torch.from_numpy(self._rows[tensor])
+        return rows.view(heads, self.spec.capacity, dim).view(self.spec.dtype)
+
+    def bytes_of(self, tensor: int, head: int, start: int, stop: int) -> memoryview:
+        """The bytes of rows [start, stop) of one head, not copied."""
+        offset = self.spec.offset(tensor, head, start)
+        return self._view[offset : offset + (stop - start) * self._row_bytes(tensor)]
+
+    def close(self) -> None:
+        """Drop the map; where somebody still holds a view of it, it goes with the last view."""
+        self._rows = []
+        self._view.release()
+        with suppress(BufferError):
+            self._map.close()
+
+    def _row_bytes(self, tensor: int) -> int:
+        return self.spec.shapes[tensor][1] * self.spec.dtype.itemsize
+
+    def _row_array(self, tensor: int) -> RawArray:
+        heads, dim = self.spec.shapes[tensor]
+        raw = _RAW_DTYPES[self.spec.dtype.itemsize][1]
+        count = heads * self.spec.capacity * dim
+        array = np.frombuffer(self._map, dtype=raw, count=count, offset=self.spec.offsets[tensor])
+        return array.reshape(heads * self.spec.capacity, dim)
+
+
+class TensorWriter:
+    """A file opened for writing rows in place. Only it may alter the file while it is open.
+
+    Raises:
+        DamagedError: the file is missing, of another size, or its header was changed.
+    """
+
+    def __init__(self, path: Path, spec: TensorFileSpec, agent_id: str) -> None:
+        self.path = path
+        self.spec = spec
+        flaw = flaw_of(path, spec)
+        if flaw is not None:  # writing past the end of a truncated file would hide the damage
+            raise DamagedError(agent_id, f"{path.parent.name}/{path.name}", *flaw)
+        self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def write(self, tensor: int, slot: int, rows: RawArray) -> None:
+        """Write ``rows`` (Hkv, T, D) at slots [slot, slot + T). Raises OSError."""
+        for head in range(rows.shape[0]):
+            data = np.ascontiguousarray(rows[head])
+            write_all(self.fd, data.data, self.spec.offset(tensor, head, slot))
+
+    def write_zeros(self, slots: Sequence[tuple[int, int]]) -> None:
+        """Overwrite slot ranges [start, stop) of every tensor with zeros. Raises OSError."""
+        for tensor, (heads, dim) in enumerate(self.spec.shapes):
+            row = dim * self.spec.dtype.itemsize
+            for head in range(heads):
+                for start, stop in slots:
+                    write_all(self.fd, bytes((stop - start) * row), self.spec.offset(tensor, head, start))
+
+    def close(self) -> None:
+        """Close the descriptor; closing twice is fine."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def copy_used(source: TensorFile, target: Path, used: int) -> None:
+    """Make ``target`` a file with the first ``used`` slots of ``source``; all-zero rows stay holes.
+
+    Not synced. Raises OSError, DamagedError when the source was truncated.
+    """
+    source.check_size()
+    spec = source.spec
+    create_tensor_file(target, spec)
+    with opened(target, os.O_RDWR) as fd:
+        for tensor, (heads, _) in enumerate(spec.shapes):
+            for head in range(heads):
+                data = source.bytes_of(tensor, head, 0, used)
+                if used and np.frombuffer(data, dtype=np.uint8).any():
+                    write_all(fd, data, spec.offset(tensor, head, 0))

@@ -1,0 +1,218 @@
+"""The index's rows of turns: text, token ids and the tree. One class, bound to one index.
+
+Knows the tables ``turns``, ``tokens`` and ``turn_words``; nothing of slots, files or tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agentmem.errors import StateForgottenError, StateNotFoundError
+from agentmem.store.base import NewTurn, Turn
+from agentmem.store.branch import Branch, BranchTurn
+from agentmem.store.index import Index, encode_json
+from agentmem.store.schema import has_full_text
+from agentmem.store.search import full_text_query, holds_all, text_of, words_of
+
+DEAD_TOKEN = -1
+"""What stands in for the id of a forgotten token."""
+
+_IDS = np.dtype("<i4")
+
+
+class TurnRows:
+    """Reads and writes turns. Writing is done within a transaction of the index."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._full_text = has_full_text(index.execute)
+
+    def insert(self, turn: NewTurn, parent: Turn | None, digests: tuple[str | None, int]) -> Turn:
+        """Add a turn after ``parent`` and return it. Raises InputError when a field is not plain JSON."""
+        start = 0 if parent is None else parent.stop
+        values = (
+            None if parent is None else parent.id,
+            start,
+            start + len(turn.token_ids),
+            0 if parent is None else self._depth(parent.id),
+            turn.state_id,
+            turn.kind,
+            encode_json(list(turn.messages)),
+            encode_json(turn.pending),
+            turn.created_at,
+            turn.source,
+            turn.part,
+            encode_json(dict(turn.settings)),
+            encode_json(dict(turn.receipt)),
+            *digests,
+        )
+        ((turn_id,),) = self._index.execute(
+            "INSERT INTO turns (parent, start, stop, depth, state_id, kind, messages, pending, created_at, "
+            "source, part, settings, receipt, digest_kind, digest_count) "
+            "VALUES (?, ?, ?, ? + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            values,
+        )
+        ids = np.asarray(turn.token_ids, dtype=_IDS).tobytes()
+        self._index.execute("INSERT INTO tokens (turn, ids) VALUES (?, ?)", (turn_id, ids))
+        if self._full_text:
+            words = " ".join(words_of(text_of(turn.messages)))
+            self._index.execute("INSERT INTO turn_words (rowid, words) VALUES (?, ?)", (turn_id, words))
+        return self.get(turn_id)
+
+    def get(self, turn_id: int) -> Turn:
+        """One turn. Raises StateNotFoundError."""
+        rows = self._index.execute("SELECT * FROM turns WHERE id = ?", (turn_id,))
+        if not rows:
+            raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
+        return _turn(rows[0])
+
+    def branch(self, head: int | None) -> Branch:
+        """The turns from the root to a head."""
+        rows = self._index.execute(
+            """
+            WITH RECURSIVE branch (id, parent, start, stop, forgotten, depth) AS (
+                SELECT id, parent, start, stop, forgotten, depth FROM turns WHERE id = ?
+                UNION ALL
+                SELECT t.id, t.parent, t.start, t.stop, t.forgotten, t.depth
+                FROM turns t JOIN branch b ON t.id = b.parent
+            )
+            SELECT id, start, stop, forgotten FROM branch ORDER BY depth
+            """,
+            (head,),
+        )
+        return Branch(BranchTurn(turn, start, stop, bool(gone)) for turn, start, stop, gone in rows)
+
+    def newest(self, head: int | None, limit: int | None) -> list[Turn]:
+        """Up to ``limit`` turns that end at a head, oldest first; None: all of them."""
+        rows = self._index.execute(
+            """
+            WITH RECURSIVE branch (id, parent) AS (
+                SELECT id, parent FROM turns WHERE id = ?
+                UNION ALL
+                SELECT t.id, t.parent FROM turns t JOIN branch b ON t.id = b.parent
+                LIMIT ?
+            )
+            SELECT t.* FROM branch b JOIN turns t ON t.id = b.id ORDER BY t.depth
+            """,
+            (head, -1 if limit is None else limit),
+        )
+        return [_turn(row) for row in rows]
+
+    def find_state(self, state_id: str, branch: Branch) -> Turn:
+        """The turn of a state: on the branch if it is there, else the newest. Raises StateNotFoundError."""
+        rows = self._index.execute(
+            "SELECT id, forgotten FROM turns WHERE state_id = ? ORDER BY id DESC", (state_id,)
+        )
+        if not rows:
+            raise StateNotFoundError(f"there is no state {state_id!r}; see checkpoint() and the history")
+        living = [turn_id for turn_id, forgotten in rows if not forgotten]
+        if not living:
+            raise StateForgottenError(f"state {state_id!r} was forgotten and cannot be returned to")
+        return self.get(next((turn_id for turn_id in living if turn_id in branch), living[0]))
+
+    def observed_parts(self, source: str, branch: Branch) -> list[Turn]:
+        """Turns of the branch with this source and a part number, in order."""
+        rows = self._index.execute(
+            "SELECT * FROM turns WHERE source = ? AND part IS NOT NULL ORDER BY depth", (source,)
+        )
+        return [_turn(row) for row in rows if row[0] in branch]
+
+    def search(self, query: str, branch: Branch, limit: int) -> list[Turn]:
+        """Turns of the branch that hold all words of the query, newest first."""
+        wanted = words_of(query)
+        found: list[Turn] = []
+        if not wanted:
+            return found
+        for turn_id in self._candidates(wanted, branch):
+            if len(found) == limit:
+                break
+            turn = self.get(turn_id)
+            if holds_all(turn.messages, wanted):
+                found.append(turn)
+        return found
+
+    def token_ids(self, start: int, stop: int, branch: Branch) -> list[int]:
+        """Ids of tokens [start, stop) of a branch; forgotten ones are ``DEAD_TOKEN``."""
+        ids: list[int] = []
+        for turn in branch.overlapping(start, stop):
+            low, high = max(start, turn.start) - turn.start, min(stop, turn.stop) - turn.start
+            if turn.forgotten:
+                ids += [DEAD_TOKEN] * (high - low)
+                continue
+            (blob,) = self._index.row("SELECT ids FROM tokens WHERE turn = ?", (turn.id,))
+            ids += np.frombuffer(blob, dtype=_IDS)[low:high].tolist()
+        return ids
+
+    def digest_mark(self, turn_id: int | None) -> tuple[str | None, int]:
+        """(kind, blocks) of the digests there were when a turn was committed."""
+        if turn_id is None:
+            return None, 0
+        kind, count = self._index.row("SELECT digest_kind, digest_count FROM turns WHERE id = ?", (turn_id,))
+        return kind, count
+
+    def forget(self, turn_ids: Sequence[int]) -> None:
+        """Wipe the text, ids and settings of turns; their places in the tree and their state ids stay."""
+        for turn_id in turn_ids:
+            self._index.execute(
+                "UPDATE turns SET forgotten = 1, messages = '[]', pending = 'null', source = NULL, part = NULL, "
+                "settings = '{}', receipt = '{}' WHERE id = ?",
+                (turn_id,),
+            )
+            self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
+        self._unindex(turn_ids)
+
+    def remove(self, turn_ids: Sequence[int]) -> None:
+        """Take turns out of the tree altogether; none of them may have a child that stays."""
+        for turn_id in sorted(turn_ids, reverse=True):  # a child's id is always the higher one
+            self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
+        self._unindex(turn_ids)
+
+    def all_ids(self) -> list[int]:
+        """Ids of all turns of all branches."""
+        return [turn_id for (turn_id,) in self._index.execute("SELECT id FROM turns ORDER BY id")]
+
+    def _depth(self, turn_id: int) -> int:
+        (depth,) = self._index.row("SELECT depth FROM turns WHERE id = ?", (turn_id,))
+        return int(depth)
+
+    def _candidates(self, wanted: Sequence[str], branch: Branch) -> list[int]:
+        if not self._full_text:
+            return branch.ids[::-1]
+        rows = self._index.execute(
+            "SELECT rowid FROM turn_words WHERE turn_words MATCH ? ORDER BY rowid DESC",
+            (full_text_query(wanted),),
+        )
+        return [turn_id for (turn_id,) in rows if turn_id in branch]
+
+    def _unindex(self, turn_ids: Sequence[int]) -> None:
+        if not self._full_text:
+            return
+        for turn_id in turn_ids:
+            self._index.execute("DELETE FROM turn_words WHERE rowid = ?", (turn_id,))
+        # a deleted row's words stay in FTS5's own pages until they are merged: build them anew
+        self._index.execute("INSERT INTO turn_words (turn_words) VALUES ('rebuild')")
+
+
+def _turn(row: Any) -> Turn:
+    """A row of ``turns``, in the order of its columns."""
+    return Turn(
+        id=row[0],
+        parent=row[1],
+        start=row[2],
+        stop=row[3],
+        state_id=row[5],
+        kind=row[6],
+        messages=json.loads(row[7]),
+        pending=json.loads(row[8]),
+        created_at=row[9],
+        source=row[10],
+        part=row[11],
+        settings=json.loads(row[12]),
+        receipt=json.loads(row[13]),
+        forgotten=bool(row[16]),
+    )
