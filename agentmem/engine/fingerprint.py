@@ -50,7 +50,7 @@ def fingerprint(
         "kv_dtype": str(dtype).removeprefix("torch."),
         "rope": _digest(dict(rope_facts)),
         "tokenizer": _tokenizer_digest(tokenizer),
-        "weights": weights_digest[:32],
+        "weights": weights_digest,
     }
 
 

@@ -26,6 +26,8 @@ from agentmem.memory.selectors import make_selector
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
 from agentmem.memory.working_memory import WorkingMemory
 
+Tokenizer = PreTrainedTokenizerBase
+
 _loaded: dict[tuple[str, str, str], LanguageModel] = {}
 _loading = threading.Lock()
 
@@ -43,7 +45,7 @@ class LanguageModel:
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
-        self.template = ChatTemplate(tokenizer)
+        self.template = ChatTemplate(tokenizer, eos_ids=_eos_ids(model))
         self.binding: Binding = bind(model)
         self.device = model.device
         self.layout = KVLayout(
@@ -121,6 +123,15 @@ class LanguageModel:
         if free:
             return free[0]
         return Workspace(self.binding.layers, size, self.layout.dtype, self.device)
+
+
+def _eos_ids(model: PreTrainedModel) -> list[int]:
+    """Ids that end a reply according to the model's generation config: one, several or none."""
+    config = model.generation_config
+    eos = None if config is None else config.eos_token_id
+    if eos is None:
+        return []
+    return [int(eos)] if isinstance(eos, int) else [int(token) for token in eos]
 
 
 def _workspace_size(config: MemoryConfig) -> WorkspaceSize:

@@ -48,7 +48,7 @@ class LayerBuffer:
         if self.spec.rotary is None:
             self.keys_rot[:, start:stop].copy_(keys_raw)
         else:
-            self.spec.rotary.rotate_span(keys_raw, start, self.keys_rot[:, start:stop])
+            self.spec.rotary.rotate(keys_raw, range(start, stop), self.keys_rot[:, start:stop])
         if values is not None:
             self.values[:, start:stop].copy_(values)
         self.used = stop
@@ -57,7 +57,7 @@ class LayerBuffer:
         """Queries (..., T, D) rotated to positions start, start + 1, ..."""
         if self.spec.rotary is None:
             return queries_raw
-        return self.spec.rotary.rotate_span(queries_raw, start)
+        return self.spec.rotary.rotate(queries_raw, range(start, start + queries_raw.shape[-2]))
 
 
 class Staging:

@@ -261,10 +261,11 @@ class WorkingMemory:
         if self._recent:
             recent = self._workspace.staging.queries_raw[spec.index][:, : self._recent]
             q_raw = torch.cat([recent, q_raw], dim=1)
-        rows = _average_rows(q_raw.float(), QUERY_ROWS) * scaling  # (Hq, M, D)
+        rows = _average_rows(q_raw, QUERY_ROWS)  # (Hq, M, D)
         if spec.rotary is not None:
-            rows = spec.rotary.rotate_to(rows, self._config.window_tokens) * spec.rotary.key_scale()
-        return rows.reshape(spec.num_kv_heads, -1, spec.head_dim)
+            distance = torch.full((rows.shape[1],), self._config.window_tokens, device=rows.device)
+            rows = spec.rotary.rotate(rows, distance) * spec.rotary.key_scale()
+        return (rows.float() * scaling).reshape(spec.num_kv_heads, -1, spec.head_dim)
 
     def _add_shares(
         self,
@@ -296,7 +297,7 @@ def _average_rows(rows: Tensor, limit: int) -> Tensor:
     if T <= limit:
         return rows
     run = -(-T // limit)
-    parts = [part.mean(1, keepdim=True) for part in rows.split(run, dim=1)]
+    parts = [part.float().mean(1, keepdim=True).to(rows.dtype) for part in rows.split(run, dim=1)]
     return torch.cat(parts, dim=1)
 
 

@@ -1,0 +1,34 @@
+"""The public API: joins the engine and the store into :class:`AgentMemory`."""
+
+from agentmem.agent.memory import AgentMemory
+from agentmem.agent.receipts import (
+    Explanation,
+    ForgetReceipt,
+    HistoryTurn,
+    RecalledBlock,
+    RecallReceipt,
+    Reply,
+    ResumeReceipt,
+    SearchHit,
+    Usage,
+    WriteReceipt,
+    as_json,
+)
+from agentmem.agent.streams import AsyncReplyStream, ReplyStream
+
+__all__ = [
+    "AgentMemory",
+    "AsyncReplyStream",
+    "Explanation",
+    "ForgetReceipt",
+    "HistoryTurn",
+    "RecallReceipt",
+    "RecalledBlock",
+    "Reply",
+    "ReplyStream",
+    "ResumeReceipt",
+    "SearchHit",
+    "Usage",
+    "WriteReceipt",
+    "as_json",
+]

@@ -1,0 +1,460 @@
+"""AgentMemory: the public face. Opens one agent's memory and goes on where it stopped.
+
+Joins the engine and the store; holds no logic of its own beyond checking arguments and queueing calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from agentmem.agent import archive, looking
+from agentmem.agent.forgetting import forget
+from agentmem.agent.gate import Gate
+from agentmem.agent.messages import checked, sampling_options, user_message
+from agentmem.agent.observing import observe
+from agentmem.agent.opening import Asked as AskedOpening
+from agentmem.agent.opening import Opened, open_agent
+from agentmem.agent.places import find_home, moment
+from agentmem.agent.receipts import (
+    Explanation,
+    ForgetReceipt,
+    HistoryTurn,
+    Reply,
+    ResumeReceipt,
+    SearchHit,
+    WriteReceipt,
+)
+from agentmem.agent.streams import AsyncReplyStream, ReplyStream
+from agentmem.agent.turns import Asked, Turns, system_digest
+from agentmem.config import MemoryConfig
+from agentmem.engine.model import LanguageModel, Tokenizer
+from agentmem.engine.sampling import LogitsProcessor
+from agentmem.engine.session import Progress
+from agentmem.errors import ReadOnlyError
+from agentmem.store import AgentInfo, Home, Store, VerifyReport
+
+Message = Mapping[str, Any]
+
+
+class AgentMemory:
+    """One agent's memory, open. Made by :meth:`resume`; close it, or use it as a context manager.
+
+    Calls from several threads queue. Another process that wants to write gets ``AgentBusyError``.
+    """
+
+    def __init__(self, opened: Opened, home: Home) -> None:
+        self._home = home
+        self._store: Store = opened.store
+        self._model = opened.model
+        self._config = opened.config
+        self._gate = Gate(f"agent {opened.store.identity.agent_id!r}")
+        self._resumed = ResumeReceipt(opened.created, 0, 0, 0, 0, 0.0)
+
+    # -- opening and closing ----------------------------------------------------------------------
+
+    @classmethod
+    def resume(
+        cls,
+        agent_id: str,
+        *,
+        model: str | Path | LanguageModel | None = None,
+        home: str | Path | Home | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        config: MemoryConfig | None = None,
+        system: str | None = None,
+        create: bool = True,
+        wait: float = 0.0,
+        read_only: bool = False,
+    ) -> AgentMemory:
+        """Open an agent's memory, or create it; nothing of the past is read again.
+
+        Args:
+            agent_id: any text of 1 to 512 characters.
+            model: a built-in name, a Hugging Face id, a folder, a GGUF file or a ``LanguageModel``;
+                None: the one the agent was made with, else the default. Another one is refused.
+            home: where all agents are; None: ``AGENTMEM_HOME``, else the user's data folder.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            dtype: "auto" (as stored, else the checkpoint's), "bfloat16" or "float32".
+            config: None: as stored, else the default. ``chunk_tokens`` is fixed at creation.
+            system: the system prompt; another one than before is appended as a turn.
+            create: False: an unknown agent is an error.
+            wait: seconds to wait for another writer.
+            read_only: look, but change nothing; needs no lock and, for texts, no model.
+
+        Raises:
+            AgentBusyError, AgentNotFoundError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
+        """
+        place = find_home(home)
+        started = time.perf_counter()
+        opened = open_agent(
+            AskedOpening(agent_id, model, place, device, dtype, config, create, wait, read_only)
+        )
+        memory = cls(opened, place)
+        try:
+            prefilled = memory._settle_system(system)
+        except BaseException:
+            memory.close()
+            raise
+        seconds = time.perf_counter() - started - opened.model.seconds
+        memory._note_resumed(prefilled, seconds)
+        return memory
+
+    @property
+    def resumed(self) -> ResumeReceipt:
+        """What opening found and cost."""
+        return self._resumed
+
+    def close(self) -> None:
+        """Let the agent go. Everything acknowledged is already on disk. Closing twice is fine."""
+        if self._gate.closed:
+            return
+        with self._gate:
+            self._gate.shut()
+            self._store.close()
+
+    def __enter__(self) -> AgentMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._gate.closed else f"{self._store.log.committed} tokens"
+        return f"<AgentMemory {self.agent_id!r}: {state}>"
+
+    # -- talking ----------------------------------------------------------------------------------
+
+    def chat(
+        self,
+        text: str,
+        *,
+        remember: bool = True,
+        at: datetime | str | None = None,
+        speaker: str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Say something, get the answer; both become memory.
+
+        Args:
+            text: the user's words.
+            remember: False: answer, then leave the memory as it was.
+            at: when this is said; None: now.
+            speaker: a name put before the text, for memories of several people.
+            options: ``max_new_tokens=256, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
+                seed=None, stop=()``; temperature 0 is greedy and deterministic.
+
+        Raises:
+            InputError: the text is empty or an option cannot be used; nothing has changed.
+        """
+        return self.stream(text, remember=remember, at=at, speaker=speaker, **options).read()
+
+    def stream(
+        self,
+        text: str,
+        *,
+        remember: bool = True,
+        at: datetime | str | None = None,
+        speaker: str | None = None,
+        **options: Any,
+    ) -> ReplyStream:
+        """As :meth:`chat`, but gives pieces of text as they are decoded; ``.reply`` at the end.
+
+        Closed early, the memory stays as it was before.
+        """
+        return self.generate_stream([user_message(text, speaker)], remember=remember, at=at, **options)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        logits_processor: Sequence[LogitsProcessor] = (),
+        remember: bool = True,
+        at: datetime | str | None = None,
+        **options: Any,
+    ) -> Reply:
+        """Answer new messages, which may be of any role; what is in the memory is not given again.
+
+        Args:
+            messages: {"role", "content"} dicts, new ones only.
+            tools: JSON schemas, rendered by the model's own template.
+            logits_processor: callables (input_ids (1, n), scores (1, V)) -> scores, as in transformers.
+            remember, at, options: as in :meth:`chat`.
+        """
+        return self.generate_stream(
+            messages, tools=tools, logits_processor=logits_processor, remember=remember, at=at, **options
+        ).read()
+
+    def generate_stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        logits_processor: Sequence[LogitsProcessor] = (),
+        remember: bool = True,
+        at: datetime | str | None = None,
+        **options: Any,
+    ) -> ReplyStream:
+        """As :meth:`generate`, piece by piece."""
+        sampling = sampling_options(options)
+        asked = Asked("chat", checked(messages), moment(at), tools)
+        self._gate.enter()
+        try:
+            self._check_writable()
+            pieces: Generator[str, None, Reply] = self._turns().reply(
+                asked, sampling, logits_processor, remember=remember
+            )
+            return ReplyStream(pieces, self._gate.leave)
+        except BaseException:
+            self._gate.leave()
+            raise
+
+    def append(self, messages: Sequence[Message], *, at: datetime | str | None = None) -> WriteReceipt:
+        """Put messages into the memory without an answer."""
+        asked = Asked("append", checked(messages), moment(at))
+        with self._gate:
+            self._check_writable()
+            turns = self._turns()
+            return turns.write(asked, turns.delta(asked, reply=False))
+
+    def observe(
+        self,
+        text: str,
+        *,
+        source: str | None = None,
+        role: str = "user",
+        at: datetime | str | None = None,
+        on_progress: Progress | None = None,
+    ) -> WriteReceipt:
+        """Read a text of any length without answering.
+
+        Long texts are committed in parts of at most 4,096 tokens. With a ``source``, repeating an
+        interrupted call goes on where it stopped, and repeating a finished one does nothing.
+
+        Args:
+            text: what to read.
+            source: a name for the text, kept with it.
+            role: "user" or "system".
+            at: when; None: now.
+            on_progress: told (tokens done, tokens in all).
+        """
+        with self._gate:
+            self._check_writable()
+            return observe(
+                self._turns(),
+                self._model.get(),
+                self._store,
+                text,
+                source=source,
+                role=role,
+                when=moment(at),
+                on_progress=on_progress,
+            )
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's name."""
+        return self._store.identity.agent_id
+
+    @property
+    def config(self) -> MemoryConfig:
+        """The options in force."""
+        return self._config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._model.get().tokenizer
+
+    @property
+    def tokens_held(self) -> int:
+        """Tokens in the memory."""
+        return self._store.log.committed
+
+    def checkpoint(self) -> str | None:
+        """The id of the current state, for ``rewind``; None while the memory is empty.
+
+        Every turn is durable when it is acknowledged, so there is nothing left to save.
+        """
+        with self._gate:
+            head = self._store.head
+            return None if head is None else head.state_id
+
+    def explain(self) -> Explanation:
+        """Which blocks of the past fed the last reply, with text, turn, date and share of attention."""
+        with self._gate:
+            return looking.explain(self._store, self._turns())
+
+    def history(self, *, limit: int | None = None) -> list[HistoryTurn]:
+        """The turns so far, oldest first; with ``limit``, the newest ones."""
+        with self._gate:
+            return looking.history(self._store, limit)
+
+    def search(self, query: str, *, limit: int = 20) -> list[SearchHit]:
+        """Messages that hold all the words, newest first."""
+        with self._gate:
+            return looking.search(self._store, query, limit)
+
+    def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check the files: index and sizes, and with ``deep`` every checksum."""
+        with self._gate:
+            return self._store.verify(deep=deep)
+
+    # -- changing the past ------------------------------------------------------------------------
+
+    def rewind(self, state_id: str | None) -> None:
+        """Go back to an earlier state (None: before the first turn). Later turns stay reachable by id."""
+        with self._gate:
+            self._check_writable()
+            self._store.rewind(state_id)
+
+    def fork(self, agent_id: str) -> AgentMemory:
+        """A new agent with this agent's past, opened; from here on they go their own ways."""
+        with self._gate:
+            self._home.fork(self.agent_id, agent_id)
+        model = self._model.get()
+        return AgentMemory.resume(agent_id, model=model, home=self._home, config=self._config)
+
+    def forget(
+        self,
+        *,
+        turn: int | None = None,
+        match: str | None = None,
+        source: str | None = None,
+        before: datetime | str | None = None,
+        after: datetime | str | None = None,
+        mode: Literal["drop", "rebuild"] = "drop",
+        dry_run: bool = False,
+    ) -> ForgetReceipt:
+        """Drop turns for good: all that fit every condition given.
+
+        Args:
+            turn: a turn id, as in ``history``.
+            match: text that the turn holds, case ignored.
+            source: the source of an observation.
+            before, after: turns made then.
+            mode: "drop"; "rebuild" is not in this version.
+            dry_run: say what would be dropped, drop nothing.
+
+        Raises:
+            RebuildNeededError: a turn lies in the sinks; nothing was dropped.
+        """
+        with self._gate:
+            self._check_writable()
+            return forget(
+                self._store,
+                sink_tokens=self._config.sink_tokens,
+                turn=turn,
+                match=match,
+                source=source,
+                before=before,
+                after=after,
+                mode=mode,
+                dry_run=dry_run,
+            )
+
+    # -- async twins ------------------------------------------------------------------------------
+
+    async def achat(self, text: str, **options: Any) -> Reply:
+        """The async twin of :meth:`chat`; cancelling it drops the turn."""
+        return await self._gather(self.astream(text, **options))
+
+    def astream(self, text: str, **options: Any) -> AsyncReplyStream:
+        """The async twin of :meth:`stream`."""
+        return AsyncReplyStream(lambda: self.stream(text, **options))
+
+    async def agenerate(self, messages: Sequence[Message], **options: Any) -> Reply:
+        """The async twin of :meth:`generate`; cancelling it drops the turn."""
+        return await self._gather(AsyncReplyStream(lambda: self.generate_stream(messages, **options)))
+
+    async def aobserve(self, text: str, **options: Any) -> WriteReceipt:
+        """The async twin of :meth:`observe`."""
+        return await asyncio.to_thread(lambda: self.observe(text, **options))
+
+    @staticmethod
+    async def _gather(stream: AsyncReplyStream) -> Reply:
+        async with stream:
+            async for _ in stream:
+                pass
+        return stream.reply
+
+    # -- all agents -------------------------------------------------------------------------------
+
+    @staticmethod
+    def list(home: str | Path | Home | None = None) -> list[AgentInfo]:
+        """Every agent there is, most recently used first."""
+        return find_home(home).list()
+
+    @staticmethod
+    def delete(agent_id: str, home: str | Path | Home | None = None) -> None:
+        """Remove an agent and its files. Raises AgentNotFoundError, AgentBusyError."""
+        find_home(home).delete(agent_id)
+
+    @staticmethod
+    def export(
+        agent_id: str, path: str | Path, *, kv: bool = False, home: str | Path | Home | None = None
+    ) -> Path:
+        """Write an agent's past to one file: its text and token ids, with ``kv`` its keys and values."""
+        return archive.export(find_home(home), agent_id, Path(path), kv=kv)
+
+    @staticmethod
+    def restore(
+        path: str | Path,
+        *,
+        agent_id: str | None = None,
+        model: str | Path | LanguageModel | None = None,
+        home: str | Path | Home | None = None,
+        device: str = "auto",
+        on_progress: Progress | None = None,
+    ) -> AgentMemory:
+        """Make an agent from an export, and open it.
+
+        With keys and values in the file nothing is read again; without, its tokens are.
+        """
+        place = find_home(home)
+        name = archive.restore(place, Path(path), agent_id, model, device, on_progress)
+        return AgentMemory.resume(name, model=model, home=place, device=device)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _turns(self) -> Turns:
+        return Turns(self._model.get(), self._store, self._config)
+
+    def _check_writable(self) -> None:
+        if self._store.read_only:
+            raise ReadOnlyError(
+                f"agent {self.agent_id!r} was opened with read_only=True; open it without to change it"
+            )
+
+    def _settle_system(self, system: str | None) -> int:
+        """Append the system prompt if it is another one than before; returns the tokens read."""
+        if system is None or self._store.read_only:
+            return 0
+        turns = self._turns()
+        if turns.system == system_digest(system):
+            return 0
+        asked = Asked("system", checked([{"role": "system", "content": system}]), moment(None))
+        return turns.write(asked, turns.delta(asked, reply=False)).tokens_prefilled
+
+    def _note_resumed(self, prefilled: int, seconds: float) -> None:
+        head = self._store.head
+        turns = len(self._store.turns()) if head is not None else 0
+        self._resumed = ResumeReceipt(
+            created=self._resumed.created,
+            tokens_held=self._store.log.committed,
+            tokens_prefilled=prefilled,
+            turns=turns,
+            bytes_read=self._store.bytes_read,
+            seconds=seconds,
+        )

@@ -1,0 +1,150 @@
+"""Opening an agent: find its folder and its model, compare fingerprints, settle the configuration.
+
+Refuses before it changes anything: a refused or failed opening leaves files and live agents as they were.
+Knows no turns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentmem.config import MemoryConfig
+from agentmem.engine.catalog import DEFAULT_MODEL
+from agentmem.engine.model import LanguageModel
+from agentmem.errors import AgentNotFoundError, ConfigError, FingerprintMismatchError
+from agentmem.store import AgentIdentity, Home, Store
+
+CONFIG_NOTE = "config"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What ``resume`` was asked for; None means "as stored", else the default."""
+
+    agent_id: str
+    model: str | Path | LanguageModel | None
+    home: Home
+    device: str
+    dtype: str
+    config: MemoryConfig | None
+    create: bool
+    wait: float
+    read_only: bool
+
+
+class ModelRef:
+    """A model that is loaded when it is first needed: looking at a history needs none."""
+
+    def __init__(self, asked: Asked, identity: AgentIdentity | None) -> None:
+        self._asked = asked
+        self._identity = identity
+        self._model: LanguageModel | None = None
+        self.seconds = 0.0
+        """Time spent on loading weights."""
+
+    def get(self) -> LanguageModel:
+        """The model, checked against the agent's fingerprint. Raises FingerprintMismatchError."""
+        if self._model is None:
+            started = time.perf_counter()
+            model = self._load()
+            self.seconds += time.perf_counter() - started
+            if self._identity is not None:
+                _compare(self._identity, model.fingerprint)
+            self._model = model
+        return self._model
+
+    def _load(self) -> LanguageModel:
+        asked, identity = self._asked, self._identity
+        if isinstance(asked.model, LanguageModel):
+            return asked.model
+        stored = identity.model if identity is not None else DEFAULT_MODEL
+        dtype = asked.dtype
+        if dtype == "auto" and identity is not None:
+            dtype = str(identity.layout.dtype).removeprefix("torch.")
+        return LanguageModel.load(asked.model or stored, device=asked.device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open agent, before its first turn in this process."""
+
+    store: Store
+    model: ModelRef
+    config: MemoryConfig
+    created: bool
+
+
+def open_agent(asked: Asked) -> Opened:
+    """Open or create an agent.
+
+    Raises:
+        AgentNotFoundError, AgentBusyError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
+    """
+    home = asked.home
+    if not home.exists(asked.agent_id):
+        return _create(asked)
+    identity = home.peek(asked.agent_id)
+    model = ModelRef(asked, identity)
+    if not asked.read_only or isinstance(asked.model, LanguageModel):
+        model.get()
+    store = home.open(asked.agent_id, wait=asked.wait, read_only=asked.read_only)
+    try:
+        return Opened(store, model, _settle_config(asked, store, model), created=False)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _create(asked: Asked) -> Opened:
+    if not asked.create or asked.read_only:
+        raise AgentNotFoundError(
+            f"there is no agent {asked.agent_id!r}; open it with create=True to make it"
+        )
+    model = ModelRef(asked, None)
+    config = asked.config or MemoryConfig()
+    model.get().check(config)
+    store = asked.home.create(
+        asked.agent_id,
+        fingerprint=model.get().fingerprint,
+        layout=model.get().layout,
+        model=model.get().name,
+        facts={"chunk_tokens": config.chunk_tokens},
+        wait=asked.wait,
+    )
+    try:
+        store.note(CONFIG_NOTE, config.model_dump())
+    except BaseException:
+        store.close()
+        raise
+    return Opened(store, model, config, created=True)
+
+
+def _settle_config(asked: Asked, store: Store, model: ModelRef) -> MemoryConfig:
+    """The given configuration, else the stored one; chunk_tokens stays what it was at creation."""
+    stored = MemoryConfig(**(store.noted(CONFIG_NOTE) or {}))
+    config = asked.config or stored
+    fixed = store.identity.facts["chunk_tokens"]
+    if config.chunk_tokens != fixed:
+        raise ConfigError(
+            f"chunk_tokens={config.chunk_tokens}: agent {asked.agent_id!r} was made with chunk_tokens={fixed}, "
+            "which is fixed at creation because K/V depend on it. Leave it at that."
+        )
+    if not asked.read_only:
+        model.get().check(config)
+        if config != stored:
+            store.note(CONFIG_NOTE, config.model_dump())
+    return config
+
+
+def _compare(identity: AgentIdentity, current: Mapping[str, str]) -> None:
+    stored = identity.fingerprint
+    differing = {
+        key: (stored.get(key, "-"), current.get(key, "-"))
+        for key in sorted({*stored, *current})
+        if stored.get(key) != current.get(key)
+    }
+    if differing:
+        raise FingerprintMismatchError(identity.agent_id, differing)

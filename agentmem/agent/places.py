@@ -1,0 +1,34 @@
+"""Where agents live, and what time it is. Knows no turns."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from agentmem.errors import InputError
+from agentmem.store import DiskHome, Home
+
+
+def find_home(home: str | Path | Home | None) -> Home:
+    """Where all agents are: the argument, else ``AGENTMEM_HOME``, else the user's data folder."""
+    if home is None:
+        named = os.environ.get("AGENTMEM_HOME")
+        return DiskHome(Path(named).expanduser() if named else user_data_path("agentmem"))
+    if isinstance(home, (str, Path)):
+        return DiskHome(Path(home).expanduser())
+    return home
+
+
+def moment(at: datetime | str | None) -> datetime:
+    """The time of a turn, with an offset: now, or what the caller says. Raises InputError."""
+    if at is None:
+        return datetime.now().astimezone()
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            raise InputError(f"at={at!r} is not an ISO 8601 time such as '2026-03-01T09:30'") from None
+    return at if at.tzinfo is not None else at.astimezone()

@@ -1,0 +1,36 @@
+"""The name of an exact state: a hash over everything the state depends on, and no clock.
+
+Knows no store and no model; plain values in, a hex string out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentmem.config import MemoryConfig
+
+_NOT_IN_KV = {"stamp", "keep_thinking"}
+"""Options that act through the token ids alone, which are hashed themselves."""
+
+
+def settings_of(config: MemoryConfig) -> dict[str, Any]:
+    """The options that change K/V, as stored with a turn."""
+    return {key: value for key, value in config.model_dump().items() if key not in _NOT_IN_KV}
+
+
+def state_id(
+    *,
+    parent: str | None,
+    uuid: str,
+    token_ids: Sequence[int],
+    pending: Any,
+    settings: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+) -> str:
+    """32 hex digits naming the state after a turn."""
+    facts = [parent, uuid, list(token_ids), pending, dict(settings), dict(fingerprint)]
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,279 @@
+"""Running turns: text in, tokens through the model, one committed turn out, or nothing at all.
+
+Joins the engine and the store. An exception, a kill or a closed stream leaves the state before the turn:
+the store is told ``begin`` first and ``commit`` last, and everything in between is dropped by ``abort``.
+Knows no locking and no lazy loading; its owner sees to both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agentmem.agent.messages import dressed
+from agentmem.agent.receipts import RecalledBlock, RecallReceipt, Reply, Usage, WriteReceipt
+from agentmem.agent.state_id import settings_of, state_id
+from agentmem.config import MemoryConfig
+from agentmem.engine.decoding import Decoded, decode
+from agentmem.engine.model import LanguageModel
+from agentmem.engine.sampling import LogitsProcessor, SamplingOptions
+from agentmem.engine.session import Progress, Session
+from agentmem.engine.template import ChatTemplate, Delta, Pending
+from agentmem.memory.blocks import BlockGrid, clip_ranges
+from agentmem.store.base import NewTurn, Store, Turn
+
+BLOCKS_KEPT = 32
+"""Recalled blocks that a receipt names, by share."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a turn is made of, before it is run."""
+
+    kind: str
+    messages: Sequence[Mapping[str, Any]]
+    when: datetime
+    tools: Sequence[Mapping[str, Any]] | None = None
+    source: str | None = None
+    part: int | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the memory keeps of a reply."""
+
+    text: str
+    thinking: str
+    ids: tuple[int, ...]
+    """All ids the turn added to the log, the prompt's included."""
+    pending: Pending
+    dropped: int
+    """Tokens that were forwarded and then cut out of the log again."""
+
+
+class Turns:
+    """Runs turns of one agent on one model. ``config`` may be changed between turns."""
+
+    def __init__(self, model: LanguageModel, store: Store, config: MemoryConfig) -> None:
+        self._model = model
+        self._store = store
+        self.config = config
+        self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
+
+    @property
+    def system(self) -> str | None:
+        """Digest of the system prompt in force on this branch; None when none was ever given."""
+        head = self._store.head
+        return None if head is None else head.settings.get("system")
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The model's chat template."""
+        return self._model.template
+
+    @property
+    def pending(self) -> Pending | None:
+        """What the last turn left to be forwarded; None before the first turn."""
+        head = self._store.head
+        return None if head is None else Pending.from_json(head.pending)
+
+    def delta(self, asked: Asked, *, reply: bool) -> Delta:
+        """The tokens that new messages add, template included. Raises TemplateError, InputError."""
+        messages = dressed(asked.messages, self.config, asked.when)
+        return self._model.template.delta(self.pending, messages, tools=asked.tools, reply=reply)
+
+    def write(self, asked: Asked, delta: Delta, on_progress: Progress | None = None) -> WriteReceipt:
+        """Forward a delta and commit it, without a reply."""
+        started = time.perf_counter()
+        store = self._store
+        store.begin()
+        try:
+            with self._model.turn(store.log, store.digests, self.config) as session:
+                if delta.ids:
+                    session.read(delta.ids, on_progress=on_progress)
+                session.memory.flush()
+            receipt = {"tokens_prefilled": len(delta.ids)}
+            self._commit(asked, asked.messages, list(delta.ids), delta.pending, receipt)
+        except BaseException:
+            store.abort()
+            raise
+        return WriteReceipt(
+            tokens_prefilled=len(delta.ids),
+            tokens_held=store.log.committed,
+            bytes_written=len(delta.ids) * store.log.layout.bytes_per_token,
+            seconds=time.perf_counter() - started,
+        )
+
+    def reply(
+        self,
+        asked: Asked,
+        options: SamplingOptions,
+        processors: Sequence[LogitsProcessor],
+        *,
+        remember: bool,
+        on_progress: Progress | None = None,
+    ) -> Generator[str, None, Reply]:
+        """Forward the messages, then decode: yields pieces of text, returns the reply.
+
+        Closing the generator early drops the turn.
+        """
+        started = time.perf_counter()
+        store, model = self._store, self._model
+        delta = self.delta(asked, reply=True)
+        store.begin()
+        try:
+            with model.turn(store.log, store.digests, self.config) as session:
+                before = session.length
+                logits = session.read(delta.ids, measure=True, on_progress=on_progress)
+                first = time.perf_counter() - started
+                decoded = yield from decode(
+                    session, logits, delta.ids, options, processors, model.template, model.tokenizer
+                )
+                said = self._keep(session, delta, decoded)
+                session.memory.flush()
+                grown = session.length - before
+                figures = {
+                    "tokens_prefilled": len(delta.ids),
+                    "tokens_generated": decoded.sampled,
+                    "tokens_reread": session.forwarded - said.dropped - grown,
+                    "seconds_to_first": first,
+                    **self._recalled(session),
+                }
+            figures["seconds"] = time.perf_counter() - started
+            return self._conclude(asked, delta, decoded, said, figures, remember=remember)
+        except BaseException:
+            store.abort()
+            raise
+
+    # -- the end of a reply ---------------------------------------------------------------------------
+
+    def _keep(self, session: Session, delta: Delta, decoded: Decoded) -> Said:
+        """Leave in the log exactly what the reply kept: cut after a stop string, drop thinking."""
+        template = self._model.template
+        thinking, answer = template.split_thinking(decoded.text)
+        start = session.length - decoded.forwarded - len(delta.ids)
+        only = None if self.config.keep_thinking else template.answer_only(delta, decoded.text)
+        if only is not None:
+            session.memory.truncate(start + delta.reply_start)
+            session.read(only.ids)
+            dropped = len(delta.ids) - delta.reply_start + decoded.forwarded
+            ids = (*delta.ids[: delta.reply_start], *only.ids)
+            return Said(answer, thinking, ids, only.pending, dropped)
+        dropped = decoded.forwarded - len(decoded.logged)
+        if dropped:
+            session.memory.truncate(session.length - dropped)
+        pending = template.after_reply(decoded.unforwarded, decoded.finish_reason)
+        return Said(answer, thinking, (*delta.ids, *decoded.logged), pending, dropped)
+
+    def _recalled(self, session: Session) -> dict[str, Any]:
+        shares = session.memory.shares
+        return {
+            "selections": session.memory.selections,
+            "recalled_mass": shares.recalled_mass,
+            "blocks": [[*self._grid.bounds(block), share] for block, share in shares.top(BLOCKS_KEPT)],
+        }
+
+    def _conclude(
+        self,
+        asked: Asked,
+        delta: Delta,
+        decoded: Decoded,
+        said: Said,
+        figures: dict[str, Any],
+        *,
+        remember: bool,
+    ) -> Reply:
+        """Commit, or drop what shall not be remembered; then hand back the reply with its receipt."""
+        name, held = None, self._store.log.committed
+        if remember:
+            message = {"role": "assistant", "content": said.text}
+            if said.thinking:
+                message["thinking"] = said.thinking
+            messages = [*asked.messages, message]
+            name = self._commit(asked, messages, said.ids, said.pending, figures).state_id
+        else:
+            self._store.abort()
+        receipt = self.receipt(figures)
+        return Reply(
+            text=said.text,
+            thinking=said.thinking,
+            receipt=receipt,
+            usage=Usage(len(delta.ids), decoded.sampled, held),
+            state_id=name,
+            finish_reason=decoded.finish_reason,
+        )
+
+    def _commit(
+        self,
+        asked: Asked,
+        messages: Sequence[Mapping[str, Any]],
+        ids: Sequence[int],
+        pending: Pending,
+        receipt: Mapping[str, Any],
+    ) -> Turn:
+        head = self._store.head
+        settings = settings_of(self.config)
+        prompt = system_digest(asked.messages[0]["content"]) if asked.kind == "system" else self.system
+        identity = self._store.identity
+        name = state_id(
+            parent=None if head is None else head.state_id,
+            uuid=identity.uuid,
+            token_ids=ids,
+            pending=pending.to_json(),
+            settings=settings,
+            fingerprint=identity.fingerprint,
+        )
+        return self._store.commit(
+            NewTurn(
+                state_id=name,
+                kind=asked.kind,
+                messages=messages,
+                token_ids=ids,
+                pending=pending.to_json(),
+                created_at=asked.when.isoformat(),
+                source=asked.source,
+                part=asked.part,
+                settings={**settings, "system": prompt},
+                receipt=receipt,
+            )
+        )
+
+    # -- receipts -------------------------------------------------------------------------------------
+
+    def receipt(self, figures: Mapping[str, Any]) -> RecallReceipt:
+        """A receipt as it was stored, with the blocks' text, turn and date looked up."""
+        return RecallReceipt(
+            tokens_held=self._store.log.committed,
+            tokens_prefilled=figures["tokens_prefilled"],
+            tokens_generated=figures["tokens_generated"],
+            tokens_reread=figures["tokens_reread"],
+            blocks=self.blocks(figures["blocks"]),
+            recalled_mass=figures["recalled_mass"],
+            seconds=figures.get("seconds", 0.0),
+            seconds_to_first=figures.get("seconds_to_first", 0.0),
+        )
+
+    def blocks(self, rows: Sequence[Sequence[Any]]) -> list[RecalledBlock]:
+        """Blocks [start, stop, share] with what they say; forgotten and not remembered ones are left out."""
+        found = (self._block(int(start), int(stop), float(share)) for start, stop, share in rows)
+        return [block for block in found if block is not None]
+
+    def _block(self, start: int, stop: int, share: float) -> RecalledBlock | None:
+        log = self._store.log
+        dead = {token for low, high in clip_ranges(log.dead, start, stop) for token in range(low, high)}
+        living = [token for token in range(start, min(stop, log.committed)) if token not in dead]
+        if not living:
+            return None
+        turn = self._store.turn_at(living[0])
+        ids = self._store.token_ids(start, min(stop, log.committed))
+        text = self._model.tokenizer.decode([ids[token - start] for token in living])
+        return RecalledBlock(turn.id, start, stop, text, turn.created_at, share)
+
+
+def system_digest(text: str) -> str:
+    """How a turn notes which system prompt is in force."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
