@@ -4,8 +4,34 @@ Reading order: base (the contract), tensor_file, extents, pages, segment, log, d
 turn_rows, slot_rows, disk, birth, home; in_memory is the same contract in a few lists.
 """
 
+from agentmem.store.base import (
+    AgentIdentity,
+    AgentInfo,
+    CollectReport,
+    Finding,
+    Home,
+    NewTurn,
+    Store,
+    Turn,
+    VerifyReport,
+)
 from agentmem.store.disk import DiskStore
 from agentmem.store.home import DiskHome
-from agentmem.store.in_memory import InMemoryHome, InMemoryStore
+from agentmem.store.in_memory import InMemoryHome
+from agentmem.store.in_memory_store import InMemoryStore
 
-__all__ = ["DiskHome", "DiskStore", "InMemoryHome", "InMemoryStore"]
+__all__ = [
+    "AgentIdentity",
+    "AgentInfo",
+    "CollectReport",
+    "DiskHome",
+    "DiskStore",
+    "Finding",
+    "Home",
+    "InMemoryHome",
+    "InMemoryStore",
+    "NewTurn",
+    "Store",
+    "Turn",
+    "VerifyReport",
+]

@@ -51,7 +51,9 @@ class Branch:
     def append(self, turn: BranchTurn) -> None:
         """Add the newest turn."""
         if turn.start != self.length:
-            raise ValueError(f"turn {turn.id} starts at {turn.start}, but the branch holds {self.length} tokens")
+            raise ValueError(
+                f"turn {turn.id} starts at {turn.start}, but the branch holds {self.length} tokens"
+            )
         self._ids[turn.id] = len(self._turns)
         self._turns.append(turn)
         self._stops.append(turn.stop)

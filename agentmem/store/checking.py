@@ -18,9 +18,7 @@ from agentmem.store.slot_rows import SlotRows
 from agentmem.store.tensor_file import TensorFile, flaw_of
 
 
-def verify(
-    folder: Path, index: Index, slots: SlotRows, segments: SegmentSet, *, deep: bool
-) -> VerifyReport:
+def verify(folder: Path, index: Index, slots: SlotRows, segments: SegmentSet, *, deep: bool) -> VerifyReport:
     """Check one agent. Deep reads every committed byte of K/V."""
     findings: list[Finding] = []
     pages = checked = 0
@@ -66,8 +64,11 @@ def _segment_findings(
     file = TensorFile(path, segments.spec, "")
     table = PageTable(file, slots.pages(number))
     findings = [
-        Finding(label, f"slots {page * PAGE_SLOTS} to {page * PAGE_SLOTS + table.filled(page)} of {column}",
-                "the checksum differs")
+        Finding(
+            label,
+            f"slots {page * PAGE_SLOTS} to {page * PAGE_SLOTS + table.filled(page)} of {column}",
+            "the checksum differs",
+        )
         for page in table.known_pages()
         for column in table.wrong_columns(page)
     ]
@@ -84,11 +85,14 @@ def _digest_findings(folder: Path, index: Index, slots: SlotRows, *, deep: bool)
         try:
             file = TensorFile(path, spec, "")
         except DamagedError as error:
-            yield Finding(label, error.where, "it cannot be used; digests are computed again from the segments")
+            yield Finding(
+                label, error.where, "it cannot be used; digests are computed again from the segments"
+            )
             continue
         if deep and sums_of(file, stored.filled) != stored.sums:
             yield Finding(
-                label, f"blocks 0 to {stored.filled}",
+                label,
+                f"blocks 0 to {stored.filled}",
                 "the checksum differs; digests are computed again from the segments",
             )
         file.close()

@@ -288,7 +288,9 @@ class DiskStore:
             raise DamagedError(self._agent_id, "agent.db", "table extents", str(error)) from error
         if mapped.length != branch.length:
             raise DamagedError(
-                self._agent_id, "agent.db", "table extents",
+                self._agent_id,
+                "agent.db",
+                "table extents",
                 f"{mapped.length} tokens are mapped, but the turns hold {branch.length}",
             )
         return mapped
@@ -343,7 +345,9 @@ class DiskStore:
         if self._lock is None:
             raise ReadOnlyError(f"agent {self._agent_id!r} was opened read-only: cannot {verb}")
         if self._turn_open:
-            raise StoreError(f"agent {self._agent_id!r}: cannot {verb} while a turn is open; commit or abort it")
+            raise StoreError(
+                f"agent {self._agent_id!r}: cannot {verb} while a turn is open; commit or abort it"
+            )
 
     def _require_turn(self) -> None:
         self._require_process()

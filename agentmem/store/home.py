@@ -124,7 +124,9 @@ class DiskHome:
     def _require(self, name: str) -> Path:
         folder = self._folder(name)
         if not (folder / "agent.db").exists():
-            raise AgentNotFoundError(f"there is no agent {name!r} in {self.home}; `agentmem list` shows those there are")
+            raise AgentNotFoundError(
+                f"there is no agent {name!r} in {self.home}; `agentmem list` shows those there are"
+            )
         return folder
 
     def _require_absent(self, name: str) -> None:

@@ -1,6 +1,6 @@
-"""The store's contract in lists and tensors: a public test double, and the oracle of the store's tests.
+"""Agents of one process, kept in memory: nothing survives it, and nothing needs cleaning up.
 
-Nothing survives the process. Knows no files and no SQLite; slow and plain on purpose.
+Knows no files and no SQLite.
 """
 
 from __future__ import annotations
@@ -8,301 +8,22 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
-import torch
-from torch import Tensor
-
-from agentmem.errors import (
-    AgentBusyError,
-    AgentExistsError,
-    AgentNotFoundError,
-    ClosedError,
-    InputError,
-    ReadOnlyError,
-    StateForgottenError,
-    StateNotFoundError,
-    StoreError,
-)
+from agentmem.errors import AgentBusyError, AgentExistsError, AgentNotFoundError
 from agentmem.memory.source import KVLayout
-from agentmem.store.base import (
-    AgentIdentity,
-    AgentInfo,
-    CollectReport,
-    Json,
-    NewTurn,
-    Turn,
-    VerifyReport,
-)
-from agentmem.store.extents import merged
-from agentmem.store.in_memory_log import InMemoryTokenLog
+from agentmem.store.base import AgentIdentity, AgentInfo, Json
+from agentmem.store.in_memory_store import InMemoryStore, KeptAgent, json_text
 from agentmem.store.names import checked_id
-from agentmem.store.search import holds_all, words_of
-from agentmem.store.volatile_digests import VolatileDigestLog
-
-
-@dataclass
-class _Kept:
-    """A turn with its ids, its K/V per layer (Hkv, T, D), and how many digests there were after it."""
-
-    turn: Turn
-    ids: list[int]
-    keys: list[Tensor]
-    values: list[Tensor]
-    digest_kind: str | None
-    digest_count: int
-
-
-@dataclass
-class _Agent:
-    """Everything an agent is between openings. ``digests``: per layer (Hkv, n, D), or none at all."""
-
-    identity: AgentIdentity
-    kept: dict[int, _Kept] = field(default_factory=dict)
-    head: int | None = None
-    next_id: int = 1
-    notes: dict[str, str] = field(default_factory=dict)
-    digest_kind: str | None = None
-    digests: list[Tensor] = field(default_factory=list)
-    locked: bool = False
-
-    def path(self, head: int | None) -> list[_Kept]:
-        """The turns from the root to a head."""
-        found: list[_Kept] = []
-        while head is not None:
-            found.append(self.kept[head])
-            head = self.kept[head].turn.parent
-        return found[::-1]
-
-
-class InMemoryStore:
-    """An agent of an :class:`InMemoryHome`, opened. See :class:`agentmem.store.base.Store`."""
-
-    def __init__(self, agent: _Agent, *, read_only: bool) -> None:
-        self._agent = agent
-        self._read_only = read_only
-        self._closed = False
-        self._turn_open = False
-        self._log = InMemoryTokenLog(agent.identity.layout)
-        self._digests = VolatileDigestLog(agent.identity.layout)
-        self._marked_digests: tuple[str | None, list[Tensor]] = (None, [])
-        self._path: list[_Kept] = []
-        self._restore_digests(agent.digest_kind, agent.digests)
-        self._stand_on(agent.head)
-
-    @property
-    def identity(self) -> AgentIdentity:
-        """Who this is."""
-        return self._agent.identity
-
-    @property
-    def read_only(self) -> bool:
-        """True when nothing may be committed."""
-        return self._read_only
-
-    @property
-    def log(self) -> InMemoryTokenLog:
-        """Raw K/V of the current branch."""
-        return self._log
-
-    @property
-    def digests(self) -> VolatileDigestLog:
-        """Block digests of the current branch."""
-        return self._digests
-
-    @property
-    def head(self) -> Turn | None:
-        """The current turn; None for an empty memory."""
-        return self._path[-1].turn if self._path else None
-
-    @property
-    def bytes_read(self) -> int:
-        """Always 0: there are no files."""
-        return 0
-
-    def turns(self, *, limit: int | None = None) -> list[Turn]:
-        """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
-        turns = [kept.turn for kept in self._path]
-        return turns if limit is None else turns[max(0, len(turns) - limit) :]
-
-    def turn(self, turn_id: int) -> Turn:
-        """One turn of any branch. Raises StateNotFoundError."""
-        if turn_id not in self._agent.kept:
-            raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
-        return self._agent.kept[turn_id].turn
-
-    def turn_at(self, position: int) -> Turn:
-        """The turn of the current branch that holds token ``position``. Raises InputError."""
-        for kept in self._path:
-            if kept.turn.start <= position < kept.turn.stop:
-                return kept.turn
-        raise InputError(f"token {position} is not in the history, which holds {self._log.committed}")
-
-    def find_state(self, state_id: str) -> Turn:
-        """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
-        found = [kept.turn for kept in self._agent.kept.values() if kept.turn.state_id == state_id]
-        living = [turn for turn in found if not turn.forgotten]
-        if not found:
-            raise StateNotFoundError(f"there is no state {state_id!r}; see checkpoint() and the history")
-        if not living:
-            raise StateForgottenError(f"state {state_id!r} was forgotten and cannot be returned to")
-        here = [turn for turn in living if turn in self.turns()]
-        return (here or living)[-1]
-
-    def observed_parts(self, source: str) -> list[Turn]:
-        """Turns of the current branch with this source and a part number, in order."""
-        return [turn for turn in self.turns() if turn.source == source and turn.part is not None]
-
-    def token_ids(self, start: int, stop: int) -> list[int]:
-        """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
-        if not 0 <= start <= stop <= self._log.committed:
-            raise InputError(f"tokens {start} to {stop} are not in the history, which holds {self._log.committed}")
-        return [token for kept in self._path for token in kept.ids][start:stop]
-
-    def search(self, query: str, *, limit: int = 20) -> list[Turn]:
-        """Turns of the current branch whose text holds all the words, newest first."""
-        wanted = words_of(query)
-        found = [turn for turn in reversed(self.turns()) if wanted and holds_all(turn.messages, wanted)]
-        return found[:limit]
-
-    def begin(self) -> None:
-        """Open a turn. Raises ReadOnlyError, ClosedError."""
-        self._require_writer("begin a turn")
-        self._marked_digests = (self._digests.kind, self._digest_tensors())
-        self._log.begin()
-        self._turn_open = True
-
-    def commit(self, turn: NewTurn) -> Turn:
-        """Make the open turn part of the agent, then return it."""
-        self._require_open()
-        if not self._turn_open:
-            raise StoreError("there is no open turn to commit; call begin() first")
-        added = self._log.length - self._log.committed
-        if len(turn.token_ids) != added:
-            raise InputError(f"the turn added {added} tokens to the log, but has {len(turn.token_ids)} ids")
-        new = _turn(self._agent.next_id, self.head, turn)
-        keys, values = self._log.settle()
-        self._agent.kept[new.id] = _Kept(
-            new, list(turn.token_ids), keys, values, self._digests.kind, self._digests.count
-        )
-        self._agent.next_id += 1
-        self._agent.head = new.id
-        self._keep_digests()
-        self._path.append(self._agent.kept[new.id])
-        self._turn_open = False
-        return new
-
-    def abort(self) -> None:
-        """Drop the open turn, if any: the log and the digests are as they were before it."""
-        if self._turn_open:
-            self._log.abort()
-            self._restore_digests(*self._marked_digests)
-            self._turn_open = False
-
-    def rewind(self, state_id: str | None) -> None:
-        """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
-        self._require_writer("rewind")
-        target = None if state_id is None else self.find_state(state_id).id
-        shared = [kept for kept in self._agent.path(target) if any(kept is own for own in self._path)]
-        self._keep_digests_up_to(shared[-1] if shared else None)
-        self._agent.head = target
-        self._stand_on(target)
-
-    def forget(self, turn_ids: Sequence[int]) -> int:
-        """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead."""
-        self._require_writer("forget")
-        ids = [turn_id for turn_id in dict.fromkeys(turn_ids) if not self.turn(turn_id).forgotten]
-        dropped = 0
-        for turn_id in ids:
-            kept = self._agent.kept[turn_id]
-            if any(kept is own for own in self._path):
-                parent = kept.turn.parent
-                self._keep_digests_up_to(None if parent is None else self._agent.kept[parent])
-            kept.turn = replace(
-                kept.turn, messages=[], pending=None, source=None, part=None, settings={}, receipt={}, forgotten=True
-            )
-            kept.ids = [-1] * len(kept.ids)
-            kept.keys = [torch.zeros_like(tensor) for tensor in kept.keys]
-            kept.values = [torch.zeros_like(tensor) for tensor in kept.values]
-            dropped += len(kept.ids)
-        self._stand_on(self._agent.head)
-        return dropped
-
-    def collect(self, *, prune: bool = False) -> CollectReport:
-        """With ``prune`` drop the branches the head does not stand on."""
-        self._require_writer("collect")
-        here = {kept.turn.id for kept in self._path}
-        gone = [turn_id for turn_id in self._agent.kept if turn_id not in here] if prune else []
-        tokens = sum(len(self._agent.kept.pop(turn_id).ids) for turn_id in gone)
-        return CollectReport(len(gone), tokens, 0, tokens * self.identity.layout.bytes_per_token)
-
-    def verify(self, *, deep: bool = False) -> VerifyReport:
-        """Nothing can be wrong with memory."""
-        self._require_open()
-        return VerifyReport(deep, 0, 0, [])
-
-    def note(self, key: str, value: Json) -> None:
-        """Keep a small named JSON value; also while a turn is open."""
-        self._require_open()
-        if self._read_only:
-            raise ReadOnlyError("the agent was opened read-only; open it for writing")
-        self._agent.notes[key] = _json(value)
-
-    def noted(self, key: str) -> Json:
-        """A value kept by ``note``; None when there is none."""
-        return json.loads(self._agent.notes.get(key, "null"))
-
-    def close(self) -> None:
-        """Release the agent; the open turn is dropped. Closing twice is fine."""
-        if not self._closed:
-            self.abort()
-            self._closed = True
-            if not self._read_only:
-                self._agent.locked = False
-
-    def _stand_on(self, head: int | None) -> None:
-        self._path = self._agent.path(head)
-        dead = merged((kept.turn.start, kept.turn.stop) for kept in self._path if kept.turn.forgotten)
-        self._log.load([(kept.keys, kept.values) for kept in self._path], dead)
-
-    def _digest_tensors(self) -> list[Tensor]:
-        layers = range(len(self.identity.layout.layers))
-        return [tensor for layer in layers for tensor in self._digests.parts(layer)]
-
-    def _keep_digests(self) -> None:
-        self._agent.digest_kind, self._agent.digests = self._digests.kind, self._digest_tensors()
-
-    def _keep_digests_up_to(self, kept: _Kept | None) -> None:
-        same = kept is not None and kept.digest_kind == self._digests.kind
-        self._digests.truncate(kept.digest_count if kept is not None and same else 0)
-        self._keep_digests()
-
-    def _restore_digests(self, kind: str | None, tensors: Sequence[Tensor]) -> None:
-        self._digests.truncate(0)
-        if kind is not None:
-            self._digests.select(kind)
-        if tensors:
-            self._digests.append(tensors)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"agent {self.identity.agent_id!r} was closed; open it again")
-
-    def _require_writer(self, verb: str) -> None:
-        self._require_open()
-        if self._read_only:
-            raise ReadOnlyError(f"agent {self.identity.agent_id!r} was opened read-only: cannot {verb}")
-        if self._turn_open:
-            raise StoreError(f"cannot {verb} while a turn is open; commit or abort it")
 
 
 class InMemoryHome:
     """Agents of one process. See :class:`agentmem.store.base.Home`."""
 
     def __init__(self) -> None:
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, KeptAgent] = {}
 
     def exists(self, agent_id: str) -> bool:
         """Whether there is such an agent."""
@@ -321,10 +42,10 @@ class InMemoryHome:
         """Make a new, empty agent and open it. Raises AgentExistsError, InputError."""
         name = checked_id(agent_id)
         self._require_absent(name)
-        facts = json.loads(_json(dict(facts)))
+        facts = json.loads(json_text(dict(facts)))
         created_at = datetime.now(UTC).isoformat(timespec="seconds")
         identity = AgentIdentity(name, uuid.uuid4().hex, created_at, dict(fingerprint), layout, model, facts)
-        self._agents[name] = _Agent(identity)
+        self._agents[name] = KeptAgent(identity)
         return self.open(name, wait=wait)
 
     def open(self, agent_id: str, *, wait: float = 0.0, read_only: bool = False) -> InMemoryStore:
@@ -366,7 +87,7 @@ class InMemoryHome:
         _require_free(self._require(agent_id))
         del self._agents[checked_id(agent_id)]
 
-    def _require(self, agent_id: str) -> _Agent:
+    def _require(self, agent_id: str) -> KeptAgent:
         name = checked_id(agent_id)
         if name not in self._agents:
             raise AgentNotFoundError(f"there is no agent {name!r} in this home")
@@ -377,12 +98,12 @@ class InMemoryHome:
             raise AgentExistsError(f"there is an agent {name!r} already; open it, or choose another name")
 
 
-def _require_free(agent: _Agent) -> None:
+def _require_free(agent: KeptAgent) -> None:
     if agent.locked:
         raise AgentBusyError(f"agent {agent.identity.agent_id!r} is held by another writer; close it there")
 
 
-def _info(agent: _Agent) -> AgentInfo:
+def _info(agent: KeptAgent) -> AgentInfo:
     path, identity = agent.path(agent.head), agent.identity
     tokens = path[-1].turn.stop if path else 0
     return AgentInfo(
@@ -393,30 +114,4 @@ def _info(agent: _Agent) -> AgentInfo:
         identity.created_at,
         path[-1].turn.created_at if path else None,
         identity.model,
-    )
-
-
-def _json(value: Json) -> str:
-    try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"cannot be stored as JSON: {error}") from error
-
-
-def _turn(turn_id: int, parent: Turn | None, turn: NewTurn) -> Turn:
-    start = 0 if parent is None else parent.stop
-    return Turn(
-        id=turn_id,
-        parent=None if parent is None else parent.id,
-        start=start,
-        stop=start + len(turn.token_ids),
-        state_id=turn.state_id,
-        kind=turn.kind,
-        messages=json.loads(_json(list(turn.messages))),
-        pending=json.loads(_json(turn.pending)),
-        created_at=turn.created_at,
-        source=turn.source,
-        part=turn.part,
-        settings=json.loads(_json(dict(turn.settings))),
-        receipt=json.loads(_json(dict(turn.receipt))),
     )

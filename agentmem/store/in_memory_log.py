@@ -77,15 +77,11 @@ class InMemoryTokenLog:
             if out is not None:
                 _fill(out, tensors[layer][:, start:stop])
 
-    def gather(
-        self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None
-    ) -> None:
+    def gather(self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None) -> None:
         """Copy chosen tokens per head: ``tokens`` (Hkv, S) int64 -> (Hkv, S, D) buffers."""
         heads, dim = self._layout.layers[layer]
         if tokens.ndim != 2 or len(tokens) != heads or tokens.dtype != torch.int64:
-            raise ShapeError(
-                f"tokens: expected ({heads}, S) int64, got {tuple(tokens.shape)} {tokens.dtype}"
-            )
+            raise ShapeError(f"tokens: expected ({heads}, S) int64, got {tuple(tokens.shape)} {tokens.dtype}")
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= self.length):
             raise InputError(
                 f"tokens {int(tokens.min())} to {int(tokens.max())} are not in the log, "

@@ -113,16 +113,12 @@ class DiskTokenLog:
             for tensor, out in outs:
                 segment.read(tensor, piece.slot, out[:, piece.start - start : piece.stop - start])
 
-    def gather(
-        self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None
-    ) -> None:
+    def gather(self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None) -> None:
         """Copy chosen tokens per head: ``tokens`` (Hkv, S) int64 -> (Hkv, S, D) buffers."""
         heads, dim = self._layout.layers[layer]
         positions: NDArray[np.int64] = tokens.numpy()
         if positions.ndim != 2 or len(positions) != heads or positions.dtype != np.int64:
-            raise ShapeError(
-                f"tokens: expected ({heads}, S) int64, got {tuple(tokens.shape)} {tokens.dtype}"
-            )
+            raise ShapeError(f"tokens: expected ({heads}, S) int64, got {tuple(tokens.shape)} {tokens.dtype}")
         outs = self._buffers(layer, (heads, positions.shape[1], dim), keys_out, values_out)
         if not positions.size:
             return

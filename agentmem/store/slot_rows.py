@@ -58,7 +58,9 @@ class SlotRows:
 
     def used(self, segment: int) -> int:
         """Slots up to the last one in use."""
-        (used,) = self._index.row("SELECT coalesce(max(slot + count), 0) FROM extents WHERE segment = ?", (segment,))
+        (used,) = self._index.row(
+            "SELECT coalesce(max(slot + count), 0) FROM extents WHERE segment = ?", (segment,)
+        )
         return int(used)
 
     def tail(self) -> Tail:
@@ -79,9 +81,7 @@ class SlotRows:
         """Where a new turn's tokens lie; segments not seen before become known."""
         for extent in extents:
             self._index.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", (extent.segment,))
-            self._index.execute(
-                "UPDATE state SET next_segment = max(next_segment, ?)", (extent.segment + 1,)
-            )
+            self._index.execute("UPDATE state SET next_segment = max(next_segment, ?)", (extent.segment + 1,))
             self._index.execute(
                 "INSERT INTO extents (turn, start, segment, slot, count) VALUES (?, ?, ?, ?, ?)",
                 (turn_id, extent.start, extent.segment, extent.slot, extent.count),

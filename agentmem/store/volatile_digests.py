@@ -49,7 +49,9 @@ class VolatileDigestLog:
         """Add n blocks after the last: per layer (Hkv, n, D), copied."""
         check_digests(self._layout, digests)
         self._base_count = self._from_base()
-        self._own = [torch.cat((own, new.detach()), dim=1) for own, new in zip(self._own, digests, strict=True)]
+        self._own = [
+            torch.cat((own, new.detach()), dim=1) for own, new in zip(self._own, digests, strict=True)
+        ]
 
     def truncate(self, count: int) -> None:
         """Drop digests from block ``count`` on."""
