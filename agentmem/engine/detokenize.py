@@ -49,7 +49,7 @@ class ByteDetokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._skipped = frozenset(tokenizer.all_special_ids)
+        self._skipped = _special_ids(tokenizer)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     @property
@@ -80,7 +80,7 @@ class WindowDetokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._skipped = frozenset(tokenizer.all_special_ids)
+        self._skipped = _special_ids(tokenizer)
         self._context: list[int] = []  # already given; tells how the next token's text begins
         self._new: list[int] = []
         self._given = 0  # characters of the window's text already given, the context's included
@@ -115,6 +115,11 @@ class WindowDetokenizer:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens without text: more than the named ones, such as <|im_start|>."""
+    return frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
 
 
 @cache

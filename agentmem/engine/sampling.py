@@ -85,8 +85,9 @@ class Sampler:
         self._ids[0, : self._length] = torch.tensor(list(prompt_ids), dtype=torch.int64)
         self._processors = _processors(options, extra_processors)
         self._extra = bool(extra_processors)
+        self._scores = torch.empty(1, 0)  # reused: fresh memory for V floats costs more than greedy's work
         self._generator = torch.Generator()
-        self.seed = options.seed if options.seed is not None else self._generator.seed()
+        self.seed = options.seed if options.seed is not None else self._generator.seed() & (1 << 63) - 1
         self._generator.manual_seed(self.seed)
 
     def next(self, logits: Tensor) -> int:
@@ -98,13 +99,14 @@ class Sampler:
         """
         if self._length == self._ids.shape[1]:
             raise InputError(f"the reply is full: max_new_tokens={self.options.max_new_tokens}.")
-        scores = logits.detach().to(torch.float32, copy=True).unsqueeze(0)  # (1, V)
+        scores = self._copy(logits)
         if self._ids.device != scores.device:
             self._ids = self._ids.to(scores.device)
         so_far = cast("torch.LongTensor", self._ids[:, : self._length])
         scores = self._processors(so_far, cast("torch.FloatTensor", scores))
-        self._check_scores(scores)
-        chosen = int(scores.argmax()) if self.options.greedy else self._draw(scores)
+        likeliest = int(scores.argmax())
+        self._check_finite(float(scores[0, likeliest]))
+        chosen = likeliest if self.options.greedy else self._draw(scores)
         self._ids[0, self._length] = chosen
         self._length += 1
         return chosen
@@ -114,8 +116,17 @@ class Sampler:
         probabilities = scores.softmax(dim=-1).cpu()
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
-    def _check_scores(self, scores: Tensor) -> None:
-        if math.isfinite(float(scores.max())):
+    def _copy(self, logits: Tensor) -> Tensor:
+        """The logits as (1, V) float32, in reused memory unless a caller's processor could hold on to it."""
+        if self._extra:
+            return logits.detach().to(torch.float32, copy=True).unsqueeze(0)
+        if self._scores.shape[1] != logits.shape[0] or self._scores.device != logits.device:
+            self._scores = torch.empty(1, logits.shape[0], device=logits.device)
+        self._scores[0].copy_(logits.detach())
+        return self._scores
+
+    def _check_finite(self, highest: float) -> None:
+        if math.isfinite(highest):
             return
         if self._extra:
             raise InputError(
