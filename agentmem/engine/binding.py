@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agentmem.engine.attention import ATTENTION_NAME, CONTEXT_KEYWORD, AttentionContext, BoundCall
-from agentmem.engine.inert import Extra, InertRotary
+from agentmem.engine.inert import InertRotary
 from agentmem.engine.probe import PROBE_NAME, LayerFinding, probe, refusal
-from agentmem.engine.rotary import build_table, rope_facts, short_limit
-from agentmem.engine.surgery import Surgery
+from agentmem.engine.rotary import Extra, build_table, rope_facts, short_limit
+from agentmem.engine.surgery import Surgery, whereabouts
 from agentmem.errors import ClosedError, ConfigError, InputError, UnsupportedModelError
 from agentmem.memory.rotation import LayerSpec, RotaryTable
 
@@ -118,8 +118,7 @@ class Binding:
             )
 
     def _whereabouts(self) -> tuple[torch.device, torch.dtype]:
-        weight = self.model.get_input_embeddings().weight
-        return weight.device, weight.dtype
+        return whereabouts(self.model)
 
 
 def bind(model: PreTrainedModel, *, max_positions: int | None = None) -> Binding:
@@ -135,6 +134,8 @@ def bind(model: PreTrainedModel, *, max_positions: int | None = None) -> Binding
             The instance is left as it was.
         ConfigError: max_positions exceeds what the model was trained for, or the existing binding's.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(f"{type(model).__name__} is not a transformers model")
     with _one_at_a_time:
         existing = vars(model).get(_ATTRIBUTE)
         if isinstance(existing, Binding):
@@ -187,8 +188,6 @@ def _bind(model: PreTrainedModel, surgery: Surgery, max_positions: int | None) -
 
 def _examine(model: PreTrainedModel) -> tuple[int, dict[str, nn.Module]]:
     """The trained length and the rotary modules by name; refuses what lacks them."""
-    if not isinstance(model, PreTrainedModel):
-        raise UnsupportedModelError(f"{type(model).__name__} is not a transformers model")
     if model.training:
         raise refusal(model, "it is in training mode; call model.eval() first")
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -27,7 +27,7 @@ class MaskToken(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Keep the rule through slicing and moving, which some models and accelerate do."""
-        result = super().__torch_function__(func, types, args, kwargs)
+        result = super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         if args and isinstance(args[0], MaskToken) and isinstance(result, MaskToken):
             result.rule = args[0].rule
         return result

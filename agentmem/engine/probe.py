@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from agentmem.engine.attention import CONTEXT_KEYWORD, foreign_keywords
-from agentmem.engine.inert import Extra, InertRotary, RecordingRotary, RotaryCall
+from agentmem.engine.inert import InertRotary, RecordingRotary, RotaryCall
 from agentmem.engine.mask_rule import mask_token, read_window
 from agentmem.engine.rotary import RotarySource, rotate_function, rotate_one
-from agentmem.engine.surgery import Surgery
+from agentmem.engine.surgery import Surgery, whereabouts
 from agentmem.errors import UnsupportedModelError
 
 PROBE_NAME = "agentmem_probe"
@@ -96,13 +96,14 @@ def probe(
     for name, rotary in rotaries.items():
         answers = {c.extra: (c.cos.shape[-1], c.cos.dtype) for c in calls if c.name == name}
         surgery.replace_module(name, InertRotary(answers) if answers else rotary)
+    distinct = list({(call.name, call.extra): call for call in calls}.values())
     raw = _run(model, list(range(_TOKENS)))
     _check_layers(model, true, raw)
     names = {module: name for name, module in model.named_modules()}
     findings = []
     for index, (t, r) in enumerate(zip(true, raw, strict=True)):
         try:
-            findings.append(_explain(t, r, calls))
+            findings.append(_explain(t, r, distinct))
         except ValueError as error:
             raise refusal(model, f"layer {index} ({names[r.module]}): {error}") from error
     return findings
@@ -124,14 +125,15 @@ def _spread(trained_length: int) -> list[int]:
 
 def _run(model: PreTrainedModel, positions: list[int]) -> list[Seen]:
     """One pass over eight different tokens; what each layer's attention saw."""
-    embedding = model.get_input_embeddings().weight
-    ids = torch.linspace(1, embedding.shape[0] - 2, _TOKENS).long().unsqueeze(0)
+    device, _ = whereabouts(model)
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    ids = torch.linspace(1, vocabulary - 2, _TOKENS).long().unsqueeze(0)
     notes = _Notes()
     keywords: dict[str, Any] = {CONTEXT_KEYWORD: notes, "use_cache": False, "logits_to_keep": 1}
     try:
         model(
-            input_ids=ids.to(embedding.device),
-            position_ids=torch.tensor([positions], device=embedding.device),
+            input_ids=ids.to(device),
+            position_ids=torch.tensor([positions], device=device),
             **keywords,
         )
     except UnsupportedModelError as error:
@@ -216,22 +218,22 @@ def _find_rotation(true: Seen, raw: Seen, calls: list[RotaryCall], tolerance: fl
     """The rotary call whose cos and sin turn this layer's raw q and k into the true ones."""
     function = rotate_function(raw.module)
     if function is None:
-        raise ValueError(
-            "its queries and keys depend on positions and no apply_rotary_pos_emb is to be found"
-        )
-    tried: set[tuple[str, Extra]] = set()
+        raise ValueError("its queries and keys depend on positions, but not by an apply_rotary_pos_emb")
+    half = ""
     for call in calls:
-        if (call.name, call.extra) in tried:
-            continue
-        tried.add((call.name, call.extra))
+        cos, sin = call.cos.to(raw.k.device), call.sin.to(raw.k.device)
         try:
-            cos, sin = call.cos.to(raw.k.device), call.sin.to(raw.k.device)
             q, k = (rotate_one(function, x, cos, sin) for x in (raw.q, raw.k))
         except (RuntimeError, TypeError, IndexError):
-            continue  # another head size's rotation
-        if _same(true.q, q, tolerance) and _same(true.k, k, tolerance):
+            continue  # made for another head size
+        q_fits, k_fits = _same(true.q, q, tolerance), _same(true.k, k, tolerance)
+        if q_fits and k_fits:
             return RotarySource(call.name, call.module, call.extra, function)
+        if q_fits or k_fits:
+            half = "queries" if k_fits else "keys"
+    if half:
+        raise ValueError(f"positions change its {half} in more ways than by rotation")
     raise ValueError(
-        "no rotary embedding explains how its queries and keys depend on positions "
-        "(something else happens to them after the rotation)"
+        "its queries and keys are not the raw ones rotated: they are changed after the rotation (such as by "
+        "a norm), rotated in part of their own making (MLA), or in an unknown way"
     )

@@ -96,7 +96,8 @@ def short_limit(rotary: nn.Module) -> int | None:
     """For longrope the length up to which the short factors hold; None for every other type."""
     if "longrope" not in rope_types(rotary):
         return None
-    stack = [rotary.config.rope_parameters]  # type: ignore[union-attr]
+    config: Any = rotary.config
+    stack: list[dict[str, Any]] = [config.rope_parameters]
     while stack:
         node = stack.pop()
         if "original_max_position_embeddings" in node:

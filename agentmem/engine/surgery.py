@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -55,7 +56,7 @@ class Surgery:
 
     def undo(self) -> None:
         """Put everything back, newest change first. Modules go to where the model is now."""
-        device = self._model.get_input_embeddings().weight.device
+        device, _ = whereabouts(self._model)
         while self._undo:
             module, name, old = self._undo.pop()
             setattr(module, name, old.to(device) if isinstance(old, nn.Module) else old)
@@ -63,3 +64,9 @@ class Surgery:
     def _set(self, module: nn.Module, name: str, new: Any) -> None:
         self._undo.append((module, name, getattr(module, name)))
         setattr(module, name, new)
+
+
+def whereabouts(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the token embeddings: where ids go in, and what the model computes in."""
+    weight: Any = model.get_input_embeddings().weight
+    return weight.device, weight.dtype

@@ -1,10 +1,12 @@
-"""The specification: softmax attention written out in fp32. Slow and obvious; the fast path must agree with it.
+"""The specification: softmax attention written out in fp32. Slow and obvious; the fast path must agree.
 
-score = scaling * q . k          every product and sum in fp32
-score = softcap * tanh(score / softcap)      (Gemma 2, when given)
-score = score + mask
-share = exp(score) / (sum over keys of exp(score) + exp(sink of the head))     (sink: gpt-oss, when given)
-out   = sum over keys of share * v, rounded to the dtype of q
+Every product and sum in fp32::
+
+    score = scaling * q . k
+    score = softcap * tanh(score / softcap)                                  when given (Gemma 2)
+    score = score + mask                                                     when given
+    share = exp(score) / (sum over keys of exp(score) + exp(sink of head))   sink when given (gpt-oss)
+    out   = sum over keys of share * v, rounded to the dtype of q
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def attend(
     part in the softmax without a value. Raises ValueError for shapes that do not fit.
     """
     check(q, keys, values, mask, sinks)
-    B, Hq, T, D = q.shape
+    B, Hq, T, _ = q.shape
     G = Hq // keys.shape[1]
     keys_all = keys.float().repeat_interleave(G, dim=1)  # (B, Hq, S, D)
     values_all = values.float().repeat_interleave(G, dim=1)

@@ -45,14 +45,13 @@ _DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
 _EXPERTS = {"num_experts_per_tok": 2}
 
 
-def _longrope(original: int) -> dict[str, Any]:
-    """Phi-3's longrope for head size 16: short factors up to ``original``, long ones beyond."""
+def _longrope() -> dict[str, Any]:
+    """Phi-3's longrope for head size 16; where the long factors begin is a field of the config itself."""
     return {
         "rope_type": "longrope",
         "rope_theta": 10_000.0,
         "short_factor": [1.0 + 0.05 * i for i in range(8)],
         "long_factor": [2.0 + 0.7 * i for i in range(8)],
-        "original_max_position_embeddings": original,
     }
 
 
@@ -76,7 +75,7 @@ _SPECS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "phi3": _entry(
         "Phi3", rope_parameters={"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 0.75}
     ),
-    "phi3-longrope-short": _entry("Phi3", rope_parameters=_longrope(128)),
+    "phi3-longrope": _entry("Phi3", rope_parameters=_longrope(), original_max_position_embeddings=128),
     "olmo2": _entry("Olmo2"),
     "granite": _entry("Granite", attention_multiplier=0.1, residual_multiplier=0.7, logits_scaling=2.0),
     "smollm3": _entry("SmolLM3", no_rope_layers=[1, 1, 1, 0]),
@@ -103,7 +102,7 @@ _SPECS: Mapping[str, tuple[str, dict[str, Any]]] = {
         **_EXPERTS,
     ),
 }
-_CONFIG_NAMES = {"Gemma3": "Gemma3TextConfig"}
+_CONFIG_NAMES = {name: f"{name}TextConfig" for name in ("Gemma3", "Gemma4", "Llama4")}
 
 FAMILIES: tuple[str, ...] = tuple(_SPECS)
 """Every supported family; ``build(name)`` makes a model of it."""
@@ -127,7 +126,7 @@ def from_options(base: str, seed: int = 0, **options: Any) -> PreTrainedModel:
 
 def randomised(model_class: Callable[[Any], PreTrainedModel], config: Any, seed: int = 0) -> PreTrainedModel:
     """An instance with sharp random weights, in eval mode."""
-    model = model_class(config).eval()
+    model: PreTrainedModel = model_class(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
@@ -141,6 +140,21 @@ def randomised(model_class: Callable[[Any], PreTrainedModel], config: Any, seed:
             else:
                 parameter.copy_(noise * (1.6 / parameter.shape[-1] ** 0.5))
     return model
+
+
+def in_bfloat16(model: PreTrainedModel) -> PreTrainedModel:
+    """The model cast as ``from_pretrained(dtype=bfloat16)`` leaves it: rotary frequencies stay fp32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    model.config.dtype = torch.bfloat16
+    return model
+
+
+def stock_logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """One plain forward pass of an unbound model: logits (1, T, V)."""
+    with torch.no_grad():
+        logits: torch.Tensor = model(ids, use_cache=False).logits
+    return logits
 
 
 def prompt(length: int, seed: int = 1) -> torch.Tensor:
