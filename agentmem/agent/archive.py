@@ -26,7 +26,8 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Progress
 from agentmem.errors import AgentExistsError, ArchiveError, FingerprintMismatchError
-from agentmem.store import AgentIdentity, Home, KVLayout, NewTurn, Store, Turn
+from agentmem.memory.source import KVLayout
+from agentmem.store.base import AgentIdentity, Home, NewTurn, Store, Turn
 
 FORMAT = 1
 MANIFEST, TURNS = "manifest.json", "turns.jsonl"

@@ -13,7 +13,7 @@ from datetime import datetime
 from agentmem.agent.places import moment
 from agentmem.agent.receipts import ForgetReceipt
 from agentmem.errors import InputError, RebuildNeededError
-from agentmem.store import Store, Turn
+from agentmem.store.base import Store, Turn
 
 RESIDUAL = (
     "text, token ids, keys and values are gone; keys and values of later turns were computed while the "

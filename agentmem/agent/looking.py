@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentmem.agent.receipts import Explanation, HistoryTurn, SearchHit
 from agentmem.agent.turns import Turns
 from agentmem.errors import InputError
-from agentmem.store import Store, Turn
+from agentmem.store.base import Store, Turn
 
 
 def history(store: Store, limit: int | None) -> list[HistoryTurn]:

@@ -37,7 +37,7 @@ from agentmem.engine.model import LanguageModel, Tokenizer
 from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
 from agentmem.errors import ReadOnlyError
-from agentmem.store import AgentInfo, Home, Store, VerifyReport
+from agentmem.store.base import AgentInfo, Home, Store, VerifyReport
 
 Message = Mapping[str, Any]
 

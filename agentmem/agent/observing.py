@@ -18,7 +18,7 @@ from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Progress
 from agentmem.engine.template import Delta
 from agentmem.errors import InputError
-from agentmem.store import Store, Turn
+from agentmem.store.base import Store, Turn
 
 PART_TOKENS = 4064
 """With the template's own tokens at most 4,096, so that a part fills whole chunks."""

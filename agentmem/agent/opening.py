@@ -15,7 +15,7 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import AgentNotFoundError, ConfigError, FingerprintMismatchError
-from agentmem.store import AgentIdentity, Home, Store
+from agentmem.store.base import AgentIdentity, Home, Store
 
 CONFIG_NOTE = "config"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from agentmem.errors import InputError
-from agentmem.store import DiskHome, Home
+from agentmem.store import DiskHome
+from agentmem.store.base import Home
 
 
 def find_home(home: str | Path | Home | None) -> Home:
