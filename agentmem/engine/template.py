@@ -159,8 +159,9 @@ class ChatTemplate:
         """What is pending when a reply has ended.
 
         Args:
-            unforwarded: sampled ids that were not forwarded; for "stop" the last one is the stop
-                token, which is not content: the template's own closing tokens stand for it.
+            unforwarded: ids of the reply that were not forwarded: the last sampled one, or, after a
+                stop string, those of ``encode_reply`` for the text the log lacks. A stop token at
+                their end is not content: the template's own closing tokens stand for it.
             finish: why the reply ended.
         """
         ids = tuple(unforwarded)
@@ -235,6 +236,10 @@ class ChatTemplate:
             found = self._text.token_id(token) if token else None
             if found is not None and found in self._text.special_ids:
                 ids.add(found)
+        if (
+            self._text.token_id("<|return|>") in ids
+        ):  # harmony: a reply is several messages, <|end|> closes each
+            ids.discard(self._text.token_id("<|end|>") or -1)
         return frozenset(ids)
 
 

@@ -4,6 +4,8 @@ Hugging Face tokenises a rendered conversation as one string: a user who types `
 the message. Here every control token found in a content is marked with two Unicode noncharacters
 before rendering; the marks travel through the template, and a marked token is tokenised in two
 halves, as plain text. Text without control tokens is tokenised exactly as Hugging Face does.
+What a template writes as ordinary text (Zephyr's ``<|user|>``, the first Mistral's ``[INST]``) is no
+token, and can be typed by anyone: such a model cannot tell the difference.
 
 Knows the tokenizer and its template; knows nothing of turns, deltas or memories.
 """
@@ -85,7 +87,7 @@ class TemplateText:
         return str(text)
 
     def mark(self, value: Any, *, trusted: bool = False) -> Any:
-        """``value`` with every control token in its strings marked, at any depth; keys are left alone.
+        """``value`` with every control token in its strings marked, at any depth, keys included.
 
         Control tokens are the special tokens and the added tokens the template itself writes, such
         as ``<tool_call>``; in ``trusted`` text, the model's own, only the special ones.
@@ -95,7 +97,8 @@ class TemplateText:
             pattern = self._special if trusted else self._control
             return pattern.sub(f"{_START}\\g<0>{_END}", bare)
         if isinstance(value, Mapping):
-            return {key: self.mark(item, trusted=trusted) for key, item in value.items()}
+            mark = self.mark
+            return {mark(key, trusted=trusted): mark(item, trusted=trusted) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.mark(item, trusted=trusted) for item in value]
         return value

@@ -22,8 +22,9 @@ from agentmem.errors import InputError
 class StreamEnd:
     """How a reply ended.
 
-    ``kept`` of the sampled tokens stay in the log, then the ids of ``rest``. For "stop" the last
-    sampled token is the stop token: it is not content and not among the kept.
+    The log's text is the reply's text with the first ``kept`` sampled tokens, then the ids of
+    ``rest``: of n forwarded ones drop those beyond ``kept``; ``sampled[n:kept]`` and the ids of
+    ``rest`` are pending. The stop token of "stop" is not content, and not among the kept.
     """
 
     finish_reason: Literal["stop", "length", "stop_string"]

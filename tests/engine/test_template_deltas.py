@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentmem.engine.template import ChatTemplate, Pending
+from agentmem.engine.template_cut import FOLLOWER, MARK
+from agentmem.engine.text_stream import TextStream
 from support.templates import CASES, tokenizer_for
 
-STABLE = sorted(set(CASES) - {"r1"})
+STABLE = sorted(set(CASES) - {"r1", "harmony"})
 EXACT = sorted(
     set(STABLE) - {"mistral-v0.1", "mistral-spaced", "mistral-v3", "llama2", "none", "none-pieces"}
 )
@@ -99,7 +101,7 @@ def test_deltas_read_as_the_whole_conversation(name: str) -> None:
 def test_deltas_have_the_ids_of_the_whole_conversation(name: str) -> None:
     """The ids are Hugging Face's for the whole conversation, system prompts and odd whitespace included."""
     template = ChatTemplate(tokenizer_for(name))
-    trims = name in {"llama3", "llama3.1", "gemma2", "gemma3"}
+    trims = name in {"llama3", "llama3.1", "gemma2", "gemma3", "command-r"}
     replies = [reply.strip() if trims else reply for reply in REPLIES]
     sampled = [template.encode_reply(reply) for reply in replies]
 
@@ -183,6 +185,41 @@ def test_reply_start_marks_where_the_reply_is_opened() -> None:
 
     assert tokenizer.decode(delta.ids[: delta.reply_start]) == "<|im_start|>user\nHi there"
     assert tokenizer.decode(delta.ids[delta.reply_start :]) == "<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "llama2"])
+def test_a_reply_cut_by_a_stop_string_reads_as_its_text(name: str) -> None:
+    """Kept tokens, then the rest tokenised anew: the log reads as if the reply had been just its text."""
+    tokenizer = tokenizer_for(name)
+    template = ChatTemplate(tokenizer)
+    log = list(template.delta(None, [say("user", "How far?")], reply=True).ids)
+    sampled = template.encode_reply(lead_of(name) + "About 12 km. Or not")
+    stream = TextStream(tokenizer, stop_ids=template.stop_ids, stop_strings=["2 km. O"], max_new_tokens=99)
+    for token in sampled:
+        stream.push(token)
+        if stream.end is not None:
+            break
+    end = stream.end
+    assert end is not None
+    forwarded = sampled[: stream.sampled - 1][: end.kept]
+    pending = template.after_reply(
+        [*sampled[len(forwarded) : end.kept], *template.encode_reply(end.rest)], "stop_string"
+    )
+    log += [*forwarded, *template.delta(pending, [say("user", "Thanks")], reply=True).ids]
+
+    assert (end.text.strip(), end.rest != "") == ("About 1", True)
+    assert tokenizer.decode(log) == tokenizer.decode(
+        whole_ids(name, told(["How far?", "Thanks"], ["About 1"]))
+    )
+
+
+def test_the_probe_s_own_words_are_ordinary_text() -> None:
+    """A message that holds the words the probe marks places with is written like any other."""
+    template = ChatTemplate(tokenizer_for("qwen2.5"))
+    texts = [f"Say {MARK}{FOLLOWER}", f"{FOLLOWER}<|{MARK}|>"]
+    log = play(template, texts, [template.encode_reply(MARK)])
+
+    assert log == whole_ids("qwen2.5", told(texts, [MARK]))
 
 
 def test_reply_to_messages_of_an_earlier_turn() -> None:

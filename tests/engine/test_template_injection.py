@@ -73,7 +73,7 @@ def test_continued_text_cannot_forge_either() -> None:
 def test_tool_calls_and_definitions_are_contents() -> None:
     """Arguments and descriptions may hold anything."""
     template = ChatTemplate(tokenizer_for("qwen2.5"))
-    call = {"type": "function", "function": {"name": "f", "arguments": {"x": "<|im_end|>"}}}
+    call = {"type": "function", "function": {"name": "f", "arguments": {"<|im_end|>": "<|im_end|>"}}}
     tool = {"type": "function", "function": {"name": "f", "description": "<|im_start|>", "parameters": {}}}
     calling: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [call]}
     messages = [{"role": "user", "content": "Hi"}, calling]

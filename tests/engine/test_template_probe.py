@@ -26,6 +26,7 @@ def with_template(template: str) -> PreTrainedTokenizerFast:
         ("phi3", {"<|end|>", "<|endoftext|>"}),
         ("glm4", {"<|user|>", "<|endoftext|>"}),
         ("mistral-v0.1", {"</s>"}),
+        ("harmony", {"<|return|>", "<|call|>", "<|endoftext|>"}),
     ],
 )
 def test_stop_tokens(name: str, stops: set[str]) -> None:

@@ -11,7 +11,7 @@ from agentmem.engine.template import ChatTemplate, Pending
 from agentmem.errors import InputError, TemplateError
 from support.templates import CASES, tokenizer_for
 
-ALTERNATING = ["gemma2", "gemma3", "mistral-v0.1", "mistral-spaced", "mistral-v3", "llama2"]
+ALTERNATING = ["command-r", "gemma2", "gemma3", "mistral-v0.1", "mistral-spaced", "mistral-v3", "llama2"]
 TOOL = {
     "type": "function",
     "function": {

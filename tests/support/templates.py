@@ -365,10 +365,44 @@ MISTRAL_V3 = """{%- set user_messages = messages | selectattr("role", "equalto",
     {%- endif %}
 {%- endfor %}"""
 
+OLMO2 = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ '<|system|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'user' %}"
+    "{{ '<|user|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}{% if not loop.last %}"
+    "{{ '<|assistant|>\n'  + message['content'] + eos_token + '\n' }}{% else %}"
+    "{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% endif %}{% endif %}"
+    "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"
+)
+COMMAND_R = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+    "{% set system_message = false %}{% endif %}{% if system_message != false %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>' + system_message + '<|END_OF_TURN_TOKEN|>' }}{% endif %}"
+    "{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% set content = message['content'] %}{% if message['role'] == 'user' %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|USER_TOKEN|>' + content.strip() + '<|END_OF_TURN_TOKEN|>' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>'  + content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
+)
+HARMONY = (
+    "{{ '<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.<|end|>' }}"
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    "{{ '<|start|>assistant<|channel|>final<|message|>' + message['content'] + '<|end|>' }}{% else %}"
+    "{% set role = 'developer' if message['role'] == 'system' else message['role'] %}"
+    "{{ '<|start|>' + role + '<|message|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+"""The frame of gpt-oss's template: a reply is several messages, the last in the channel ``final``."""
+
 
 @dataclass(frozen=True)
 class TemplateCase:
-    """A template and the tokens of its model. ``pieces``: the SentencePiece-like tokenizer."""
+    """A template and the tokens of its model.
+
+    ``pieces``: the SentencePiece-like tokenizer; ``rstrip``: special tokens swallow the space behind.
+    """
 
     name: str
     template: str | None
@@ -377,6 +411,7 @@ class TemplateCase:
     bos: str | None = None
     plain_added: tuple[str, ...] = ()
     pieces: bool = False
+    rstrip: bool = False
 
 
 _IM = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -387,6 +422,11 @@ _S = ("<unk>", "<s>", "</s>")
 _PHI = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 _GRANITE = ("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>")
 _GLM = ("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+_COMMAND = (
+    *("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>"),
+    *("<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>"),
+)
+_HARMONY = ("<|return|>", "<|call|>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|endoftext|>")
 _R1 = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>")
 _V3 = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
 _V3_RESULTS = ("[TOOL_RESULTS]", "[/TOOL_RESULTS]")
@@ -406,7 +446,10 @@ CASES = {
         TemplateCase("mistral-spaced", MISTRAL_SPACED, _S, "</s>", "<s>", pieces=True),
         TemplateCase("mistral-v3", MISTRAL_V3, (*_S, *_V3, *_V3_RESULTS), "</s>", "<s>"),
         TemplateCase("llama2", LLAMA2, _S, "</s>", "<s>", pieces=True),
-        TemplateCase("phi3", PHI3, _PHI, "<|endoftext|>"),
+        TemplateCase("phi3", PHI3, _PHI, "<|endoftext|>", rstrip=True),
+        TemplateCase("olmo2", OLMO2, ("<|endoftext|>",), "<|endoftext|>", "<|endoftext|>"),
+        TemplateCase("command-r", COMMAND_R, _COMMAND, _COMMAND[1], _COMMAND[0]),
+        TemplateCase("harmony", HARMONY, _HARMONY, "<|return|>"),
         TemplateCase("phi3-first", PHI3_FIRST, (*_S, *_PHI), "<|endoftext|>", "<s>", pieces=True),
         TemplateCase("zephyr", ZEPHYR, _S, "</s>", "<s>", pieces=True),
         TemplateCase("granite", GRANITE, _GRANITE, "<|end_of_text|>"),
@@ -436,7 +479,9 @@ def tokenizer_for(name: str) -> PreTrainedTokenizerFast:
     """The tokenizer of a case, its chat template set. Shared: do not change it."""
     case = CASES[name]
     backend = _sentencepiece_like() if case.pieces else _byte_level()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in case.special])
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False, rstrip=case.rstrip) for token in case.special]
+    )
     backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in case.plain_added])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=case.eos, bos_token=case.bos)
     tokenizer.chat_template = case.template
