@@ -76,13 +76,12 @@ class Binding:
         """False once unbound."""
         return vars(self.model).get(_ATTRIBUTE) is self
 
-    @torch.no_grad()
     def forward(self, ids: Tensor, context: AttentionContext, *, logits_to_keep: int = 1) -> Tensor:
         """Forward T new tokens, ids (1, T) int64; ``context`` answers every layer's attention.
 
-        Returns the logits (1, keep, V) of the last ``logits_to_keep`` tokens; 0 computes none. Tensors
-        handed to the context carry no gradient and, unless the caller entered inference mode, may be
-        kept and written anywhere.
+        Returns the logits (1, keep, V) of the last ``logits_to_keep`` tokens; 0 computes none. What the
+        context is handed, or allocates, carries no gradient and may be kept and written anywhere: an
+        inference mode of the caller is left, since tensors born in it cannot be written outside it.
 
         Raises:
             InputError: ids are not one non-empty sequence.
@@ -97,7 +96,8 @@ class Binding:
         if self._keeps:  # as an index, since the number 0 would mean all
             keep = min(logits_to_keep, ids.shape[1])
             keywords["logits_to_keep"] = keep or torch.empty(0, dtype=torch.long, device=ids.device)
-        output = self.model(input_ids=ids, past_key_values=None, use_cache=False, **keywords)
+        with torch.inference_mode(False), torch.no_grad():
+            output = self.model(input_ids=ids, past_key_values=None, use_cache=False, **keywords)
         logits: Tensor = output.logits
         return logits if self._keeps else logits[:, logits.shape[1] - min(logits_to_keep, ids.shape[1]) :]
 

@@ -4,7 +4,7 @@ Keys and values are never repeated for grouped heads. A few queries are folded, 
 becoming G rows of one head, because fused attention on the CPU packs the keys once per query head:
 for 14/2 heads, D=64, 2,700 keys, bf16, one thread, one query takes 0.25 ms folded and 3.2 ms with
 ``enable_gqa``. Many queries go through ``enable_gqa`` (512 queries: 62 ms, repeating K/V 64 ms), which
-needs no mask repeated per group.
+needs no mask repeated per group. Softcaps, and sinks for a few queries, are written out in fp32.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from agentmem_kernels import reference
 from agentmem_kernels._shapes import check
 
 FOLD_QUERIES = 8
@@ -37,30 +36,54 @@ def attend(
     :func:`agentmem_kernels.reference.attend` up to rounding. Raises ValueError for shapes that do not fit.
     """
     check(q, keys, values, mask, sinks)
-    if softcap is not None:  # not expressible by torch's fused attention
-        return reference.attend(q, keys, values, scaling=scaling, mask=mask, softcap=softcap, sinks=sinks)
+    few = q.shape[2] <= FOLD_QUERIES
+    if softcap is not None or (sinks is not None and few):
+        return _written_out(q, keys, values, scaling, mask, softcap, sinks)
     bias = None if mask is None else mask.to(q.dtype)
     if sinks is not None:
         keys, values, bias = _with_sink_column(q, keys, values, bias, sinks)
     G = q.shape[1] // keys.shape[1]
-    if G > 1 and q.shape[2] <= FOLD_QUERIES:
-        return _folded(q, keys, values, bias, scaling)
-    return scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scaling, enable_gqa=G > 1)
+    if G == 1 or not few:
+        return scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scaling, enable_gqa=G > 1)
+    rows, bias = _fold(q, keys, bias)
+    return scaled_dot_product_attention(rows, keys, values, attn_mask=bias, scale=scaling).reshape(q.shape)
 
 
-def _folded(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
-    """Let the G heads of a group be G * T query rows of one head, so each key is read once per group."""
+def _fold(q: Tensor, keys: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Let the G heads of a group be rows of one head: q as (B, Hkv, G * T, D), the mask to match."""
     B, Hq, T, D = q.shape
     Hkv, S = keys.shape[1], keys.shape[2]
     G = Hq // Hkv
-    rows = q.reshape(B, Hkv, G * T, D)
+    if bias is not None and bias.ndim >= 3 and bias.shape[-3] != 1:  # one mask per query head
+        bias = bias.reshape(*bias.shape[:-3], Hkv, G * T, S)
+    elif bias is not None:
+        bias = bias.repeat(*[1] * (bias.ndim - 2), G, 1)
+    return q.reshape(B, Hkv, G * T, D), bias
+
+
+def _written_out(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """What fused attention cannot express, as in the reference, with every key read once per group."""
+    B, Hkv, S, _ = keys.shape
+    T = q.shape[2]
+    rows, bias = _fold(q, keys, mask)
+    scores = torch.matmul(rows.float(), keys.float().transpose(2, 3)).mul_(scaling)  # (B, Hkv, G*T, S)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
     if bias is not None:
-        if bias.ndim >= 3 and bias.shape[-3] != 1:  # one mask per query head
-            bias = bias.reshape(*bias.shape[:-3], Hkv, G * T, S)
-        else:
-            bias = bias.repeat(*[1] * (bias.ndim - 2), G, 1)
-    out = scaled_dot_product_attention(rows, keys, values, attn_mask=bias, scale=scaling)
-    return out.reshape(B, Hq, T, D)
+        scores += bias
+    if sinks is not None:
+        column = sinks.float().repeat_interleave(T).view(1, Hkv, -1, 1).expand(B, Hkv, scores.shape[2], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    share = torch.softmax(scores, dim=-1)[..., :S]
+    return torch.matmul(share, values.float()).to(q.dtype).reshape(q.shape)
 
 
 def _with_sink_column(

@@ -239,9 +239,9 @@ def test_logs_may_be_written_in_and_out_of_inference_mode() -> None:
     stock = stock_logits(model, IDS)
     with torch.inference_mode():
         binding = bind(model)
-        inside = run(binding, IDS, CHUNKS)
-    context = DenseOracle(binding.layers)
-    outside = run(binding, IDS, CHUNKS, context)
+        context = DenseOracle(binding.layers)
+        inside = run(binding, IDS, CHUNKS, context)
+    outside = run(binding, IDS, CHUNKS)
 
     assert exact(inside, stock)
     assert exact(outside, stock)

@@ -59,6 +59,22 @@ def test_fast_equals_reference(shape: tuple[int, ...], dtype: torch.dtype, sinks
     assert torch.allclose(found.float(), expected.float(), atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("sinks", [False, True])
+def test_fast_softcap_equals_reference(shape: tuple[int, ...], dtype: torch.dtype, sinks: bool) -> None:
+    """With a softcap, sinks or not, the fast path rounds differently and no more."""
+    _, Hq, _, T, S, _ = shape
+    q, keys, values = _tensors(shape, dtype)
+    sink = torch.linspace(-1, 2, Hq) if sinks else None
+    mask = _causal(T, S)
+
+    expected = reference.attend(q, keys, values, scaling=2.0, mask=mask, softcap=4.0, sinks=sink)
+    found = attend(q, keys, values, scaling=2.0, mask=mask, softcap=4.0, sinks=sink)
+
+    assert torch.allclose(found.float(), expected.float(), atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("T", [1, 13])
 def test_softcap_is_applied_before_the_mask(T: int) -> None:
     """With a softcap a masked key stays masked, and scores are capped."""
