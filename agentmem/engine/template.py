@@ -128,10 +128,7 @@ class ChatTemplate:
             raise TemplateError(_NO_TOOLS)
         if tools and pending is not None:
             new, tools = self._late_tools(pending, new, tools)
-        new = fitted(self.facts, new, open_role=open_role)
-        joined = ""
-        if new and self._continues(open_role, new[0]):
-            joined = BLANK_LINE + new.pop(0)["content"]
+        joined, new = self._arranged(open_role, new)
         call_id = pending.call_id if pending else None
         cut = self._cutter.cut(open_role, new, reply=reply, call_id=call_id, joined=joined, tools=tools)
         inside = open_role is not None
@@ -197,19 +194,25 @@ class ChatTemplate:
         thinking = before.strip().removeprefix(_THINK).strip()
         return thinking, after.lstrip()
 
-    def _continues(self, open_role: str | None, message: Mapping[str, Any]) -> bool:
-        """Whether the message goes on with the open one, because the template refuses two of its role."""
-        role = message["role"]
-        return role == open_role and role in self.facts.merged_roles and not message.get("tool_calls")
+    def _arranged(
+        self, open_role: str | None, messages: list[dict[str, Any]]
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """(text that goes on with the open message, the messages behind it), as the template takes them."""
+        new = fitted(self.facts, messages, open_role=open_role)
+        joins = new and new[0]["role"] == open_role and open_role in self.facts.merged_roles
+        if joins and not new[0].get("tool_calls"):
+            return BLANK_LINE + new[0]["content"], new[1:]
+        return "", new
 
     def _late_tools(
         self, pending: Pending, messages: list[dict[str, Any]], tools: Sequence[Message]
     ) -> tuple[list[dict[str, Any]], Sequence[Message] | None]:
         """Tools given after the first turn: as the template does, or what it would have written, as a message."""
-        new = fitted(self.facts, messages, open_role=pending.open_role)
+        role = pending.open_role
+        joined, new = self._arranged(role, messages)
         try:
-            with_tools = self._cutter.cut(pending.open_role, new, reply=True, tools=tools)
-            if with_tools != self._cutter.cut(pending.open_role, new, reply=True):
+            with_tools = self._cutter.cut(role, new, reply=True, joined=joined, tools=tools)
+            if with_tools != self._cutter.cut(role, new, reply=True, joined=joined):
                 return messages, tools
         except TemplateError:
             pass  # the template writes them elsewhere, or not in one piece: take what it writes at the start
