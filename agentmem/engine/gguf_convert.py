@@ -93,7 +93,8 @@ def read_note(folder: Path) -> dict[str, str] | None:
 
 def read_tokenizer(folder: Path) -> FastTokenizer:
     """The tokenizer of a conversion, exactly as saved: model-specific classes would rebuild parts of it."""
-    return FastTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: FastTokenizer = FastTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def _write_folder(gguf: Path, folder: Path) -> None:
@@ -136,7 +137,7 @@ def _read_tokenizer(gguf: Path, facts: GgufFacts) -> FastTokenizer:
 def _read_model(gguf: Path, facts: GgufFacts) -> PreTrainedModel:
     """The dequantised weights in a plain model object, with stop ids that are right."""
     try:
-        read, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
@@ -145,6 +146,7 @@ def _read_model(gguf: Path, facts: GgufFacts) -> PreTrainedModel:
         )
     except (ValueError, OSError, KeyError, NotImplementedError, RuntimeError) as error:
         raise UnsupportedModelError(f"transformers cannot read {gguf.name}: {error}") from error
+    read, report = loaded
     if report["missing_keys"] or report["mismatched_keys"]:
         lost = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         raise UnsupportedModelError(
@@ -163,7 +165,8 @@ def _plain(read: PreTrainedModel, facts: GgufFacts) -> PreTrainedModel:
     scaling = rope_parameters(config, facts.rope)
     if scaling is not None:
         settings["rope_parameters"] = scaling
-    head, embedding = read.get_output_embeddings(), read.get_input_embeddings()
+    head: Any = read.get_output_embeddings()
+    embedding: Any = read.get_input_embeddings()
     if head is not None and torch.equal(head.weight, embedding.weight):
         settings["tie_word_embeddings"] = True
     ids: dict[str, Any] = {

@@ -133,11 +133,8 @@ class _Attempt(threading.Thread):
 
     def run(self) -> None:
         """Send the request; a response nobody waits for any more is closed at once."""
-        # The scheme was checked by Hub.
-        request = urllib.request.Request(self._url, headers={"User-Agent": "agentmem"})  # noqa: S310
         try:
-            response = urllib.request.urlopen(request, timeout=self._deadline_s)  # noqa: S310
-            response.peek(1)
+            response = self._ask()
         except Exception as error:  # noqa: BLE001  reported by the waiting thread, whatever it is
             self._error = error
         else:
@@ -147,6 +144,22 @@ class _Attempt(threading.Thread):
                 else:
                     self._response = response
         self._answered.set()
+
+    def _ask(self) -> Response:
+        """The response once its first byte has come; the scheme was checked by Hub."""
+        request = urllib.request.Request(self._url, headers={"User-Agent": "agentmem"})  # noqa: S310
+        try:
+            response = urllib.request.urlopen(request, timeout=self._deadline_s)  # noqa: S310
+        except HTTPError as error:
+            error.close()  # it holds the connection
+            raise
+        try:
+            response.peek(1)
+        except BaseException:
+            response.close()
+            raise
+        found: Response = response
+        return found
 
     def result(self) -> Response:
         """The response; its socket keeps the deadline as its time limit. Raises DownloadError."""

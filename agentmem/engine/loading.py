@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -141,8 +141,7 @@ class ModelLoader:
             raise ConfigError(f"dtype={dtype!r} is unknown; use auto, {', '.join(DTYPES)}.")
         folder = self.bring(resolved, progress=progress)
         with quiet():
-            chosen = _stored_dtype(folder, place) if dtype == "auto" else DTYPES[dtype]
-            model, tokenizer = _read(folder, chosen, place)
+            model, tokenizer = _read(folder, DTYPES.get(dtype), place)
         return LoadedModel(model, tokenizer, resolved.name, self._digest(folder), resolved, folder)
 
     def _digest(self, folder: Path) -> str:
@@ -236,14 +235,20 @@ def _dtype_of(file: Path) -> torch.dtype:
 
 
 def _read(
-    folder: Path, dtype: torch.dtype, place: torch.device
+    folder: Path, dtype: torch.dtype | None, place: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a checked folder; dtype None is the checkpoint's own."""
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
+        chosen = dtype if dtype is not None else _stored_dtype(folder, place)
         converted = read_note(folder) is not None
         tokenizer = read_tokenizer(folder) if converted else AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
-    except (ValueError, OSError, KeyError, ImportError) as error:
-        raise UnsupportedModelError(f"transformers cannot load {folder}: {error}") from error
-    moved: Any = model
-    return moved.to(place).eval(), tokenizer
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=chosen, use_safetensors=True, **options
+        )
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error)
+        if "trust_remote_code" in reason:
+            reason = "it needs code of its own, which agentmem never runs."
+        raise UnsupportedModelError(f"transformers cannot load {folder}: {reason}") from error
+    return model.to(place).eval(), tokenizer
