@@ -40,15 +40,20 @@ def mask_token(*, q_length: int, kv_length: int, mask_function: MaskFunction, **
     return token
 
 
-def read_window(token: object) -> int | None:
-    """The window of a layer: None when it sees all that came before.
-
-    Raises:
-        ValueError: the rule cannot be read, looks ahead, or depends on where a token stands.
-    """
+def read_rule(token: object) -> MaskFunction:
+    """The rule a token keeps. Raises ValueError when it is no token of ours."""
     if not isinstance(token, MaskToken) or not hasattr(token, "rule"):
         raise ValueError("its mask was not made by transformers' mask functions, so its rule is unknown")
-    windows = {_window_at(token.rule, query) for query in _FAR_QUERIES}
+    return token.rule
+
+
+def read_window(rule: MaskFunction) -> int | None:
+    """The window of a rule: None when a token sees all that came before it.
+
+    Raises:
+        ValueError: the rule cannot be asked, looks ahead, or depends on where a token stands.
+    """
+    windows = {_window_at(rule, query) for query in _FAR_QUERIES}
     if len(windows) != 1:
         raise ValueError(f"its mask depends on absolute positions (it sees {sorted(map(str, windows))})")
     return windows.pop()

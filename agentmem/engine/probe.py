@@ -7,6 +7,8 @@ exactly by the rotation; whatever else differs cannot be bound. No architecture 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from agentmem.engine.attention import CONTEXT_KEYWORD, foreign_keywords
 from agentmem.engine.inert import InertRotary, RecordingRotary, RotaryCall
-from agentmem.engine.mask_rule import mask_token, read_window
+from agentmem.engine.mask_rule import MaskFunction, mask_token, read_rule, read_window
 from agentmem.engine.rotary import RotarySource, rotate_function, rotate_one
 from agentmem.engine.surgery import Surgery, whereabouts
 from agentmem.errors import UnsupportedModelError
@@ -100,10 +102,11 @@ def probe(
     raw = _run(model, list(range(_TOKENS)))
     _check_layers(model, true, raw)
     names = {module: name for name, module in model.named_modules()}
+    window_of = functools.cache(read_window)  # layers share a few rules, and asking takes 0.1 s
     findings = []
     for index, (t, r) in enumerate(zip(true, raw, strict=True)):
         try:
-            findings.append(_explain(t, r, distinct))
+            findings.append(_explain(t, r, distinct, window_of))
         except ValueError as error:
             raise refusal(model, f"layer {index} ({names[r.module]}): {error}") from error
     return findings
@@ -161,7 +164,9 @@ def _check_layers(model: PreTrainedModel, true: list[Seen], raw: list[Seen]) -> 
         )
 
 
-def _explain(true: Seen, raw: Seen, calls: list[RotaryCall]) -> LayerFinding:
+def _explain(
+    true: Seen, raw: Seen, calls: list[RotaryCall], window_of: Callable[[MaskFunction], int | None]
+) -> LayerFinding:
     """One layer's facts. Raises ValueError with the reason when it cannot be bound exactly."""
     _check_tensors(raw)
     tolerance = _noise(true.v, raw.v)
@@ -175,7 +180,7 @@ def _explain(true: Seen, raw: Seen, calls: list[RotaryCall]) -> LayerFinding:
         head_dim=raw.k.shape[-1],
         dtype=raw.k.dtype,
         device=raw.k.device,
-        window=read_window(raw.mask),
+        window=window_of(read_rule(raw.mask)),
         source=source,
     )
 

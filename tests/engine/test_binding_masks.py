@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import masking_utils
 
 from agentmem.engine.attention import BoundCall, attend_through_context
-from agentmem.engine.mask_rule import mask_token, read_window
+from agentmem.engine.mask_rule import mask_token, read_rule, read_window
 from agentmem.errors import InputError, UnsupportedModelError
 
 
@@ -21,19 +21,19 @@ def _token(rule: Any) -> Any:
 @pytest.mark.parametrize("window", [1, 12, 4096, 131_072])
 def test_a_window_counts_the_query_itself(window: int) -> None:
     """transformers' sliding window of w lets a token see itself and the w - 1 before it."""
-    assert read_window(_token(masking_utils.sliding_window_causal_mask_function(window))) == window
+    assert read_window(masking_utils.sliding_window_causal_mask_function(window)) == window
 
 
 def test_causal_means_no_window() -> None:
     """A plain causal mask is full attention."""
-    assert read_window(_token(masking_utils.causal_mask_function)) is None
+    assert read_window(masking_utils.causal_mask_function) is None
 
 
 def test_the_rule_survives_slicing_and_moving() -> None:
     """Some models slice the mask they get, and accelerate moves it: the rule stays readable."""
     token = _token(masking_utils.sliding_window_causal_mask_function(5))
 
-    assert read_window(token[:, :, -3:, :4].to("cpu", torch.float64)) == 5
+    assert read_window(read_rule(token[:, :, -3:, :4].to("cpu", torch.float64))) == 5
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_the_rule_survives_slicing_and_moving() -> None:
 def test_other_rules_are_refused(rule: Any, reason: str) -> None:
     """Masks that look ahead, come in chunks, or have holes cannot be kept by hand."""
     with pytest.raises(ValueError, match=reason):
-        read_window(_token(rule))
+        read_window(rule)
 
 
 @pytest.mark.parametrize("mask", [None, torch.zeros(1, 1, 8, 8)])
 def test_a_mask_of_unknown_origin_is_refused(mask: Tensor | None) -> None:
     """Without transformers' mask function nothing says what a layer may see."""
     with pytest.raises(ValueError, match="unknown"):
-        read_window(mask)
+        read_rule(mask)
 
 
 class _Echo:
