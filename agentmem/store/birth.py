@@ -92,6 +92,7 @@ def write_fork(source: Path, folder: Path, source_id: str, agent_id: str, uuid: 
     _copy_index(source / "agent.db", folder / "agent.db", source_id)
     db = open_database(folder / "agent.db", agent_id, read_only=False)
     try:
+        db.execute("PRAGMA synchronous = OFF")  # the whole folder is synced at the end
         db.execute("UPDATE identity SET agent_id = ?, uuid = ?, created_at = ?", (agent_id, uuid, created_at))
         index = Index(db, agent_id, read_only=False)
         slots, layout = SlotRows(index), index.identity().layout

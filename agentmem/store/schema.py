@@ -126,13 +126,14 @@ def has_full_text(execute: Callable[[str], list[Any]]) -> bool:
 
 
 def create_database(path: Path) -> Database:
-    """Make the index of a new agent."""
+    """Make the index of a new agent. Nothing is synced: the caller syncs the whole folder at the end."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would use the umask
     db = _connect(path, read_only=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _apply_settings(db, read_only=False)
+    db.execute("PRAGMA synchronous = OFF")
     migrations.apply(db)
     return db
 

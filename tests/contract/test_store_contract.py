@@ -9,21 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.stores import (
-    AT,
-    DIGEST_BLOCKS,
-    FINGERPRINT,
-    LAYOUT,
-    SEGMENT_TOKENS,
-    add_turn,
-    contents,
-    create,
-    digests,
-    expected,
-    kv,
-    new_turn,
-    same,
-)
 
 from agentmem.errors import (
     AgentBusyError,
@@ -39,6 +24,21 @@ from agentmem.errors import (
 )
 from agentmem.memory.source import KVLayout
 from agentmem.store import DiskHome, Home, InMemoryHome, Store
+from support.stores import (
+    AT,
+    DIGEST_BLOCKS,
+    FINGERPRINT,
+    LAYOUT,
+    SEGMENT_TOKENS,
+    add_turn,
+    contents,
+    create,
+    digests,
+    expected,
+    kv,
+    new_turn,
+    same,
+)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -666,9 +666,8 @@ class TestForget:
         ids = [turn.id for turn in store.turns()]
         assert store.forget([ids[1]]) == 50
 
-        for opened in (store, store := reopened(home, store)):
-            if opened is not store:
-                continue
+        for again in (False, True):
+            store = reopened(home, store) if again else store
             assert list(store.log.dead) == [(50, 100)]
             assert same(contents(store.log), expected((1, 50), (-2, 50), (3, 50)))
             assert store.token_ids(49, 101) == [1049, *[-1] * 50, 3000]
