@@ -8,32 +8,22 @@ is written. Knows the store's records and the engine's sessions; knows no file o
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from agentmem.agent.archive_file import FORMAT, MANIFEST, TURNS, ArchiveReader, piece_name, pieces
 from agentmem.agent.opening import CONFIG_NOTE
-from agentmem.agent.state_id import state_id
-from agentmem.config import MemoryConfig
+from agentmem.agent.state_id import settings_of, state_id
 from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Progress
 from agentmem.errors import AgentExistsError, ArchiveError, FingerprintMismatchError
-from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Home, NewTurn, Store, Turn
-
-FORMAT = 1
-MANIFEST, TURNS = "manifest.json", "turns.jsonl"
-PIECE_TOKENS = 2048
-LARGEST_TEXT = 1 << 31
-"""An index of more bytes than this is not unpacked."""
 
 
 def export(home: Home, agent_id: str, path: Path, *, kv: bool) -> Path:
@@ -43,13 +33,13 @@ def export(home: Home, agent_id: str, path: Path, *, kv: bool) -> Path:
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             turns = store.turns()
-            archive.writestr(MANIFEST, json.dumps(_manifest(store, turns, kv), indent=1))
+            archive.writestr(MANIFEST, json.dumps(_manifest(store, turns, kv=kv), indent=1))
             archive.writestr(TURNS, "".join(json.dumps(_row(store, turn)) + "\n" for turn in turns))
             if kv:
-                for start, stop in _pieces(store.log.committed):
+                for start, stop in pieces(store.log.committed):
                     data = save_tensors(_read(store, start, stop))
-                    archive.writestr(_piece_name(start), data, zipfile.ZIP_STORED)
-        os.replace(part, path)
+                    archive.writestr(piece_name(start), data, zipfile.ZIP_STORED)
+        part.replace(path)
     except OSError as error:
         raise ArchiveError(f"cannot write {path}: {error}") from error
     finally:
@@ -73,30 +63,22 @@ def restore(
         AgentExistsError: the name is taken.
         FingerprintMismatchError: the export does not fit the model.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = _load_manifest(archive)
-            rows = _load_rows(archive)
-            name = agent_id if agent_id is not None else manifest["agent_id"]
-            if home.exists(name):
-                raise AgentExistsError(f"agent {name!r} is already there; restore under another agent_id")
-            wanted = model if model is not None else manifest["model"]
-            dtype = manifest["layout"]["dtype"]
-            if not isinstance(wanted, LanguageModel):
-                wanted = LanguageModel.load(wanted, device=device, dtype=dtype)
-            _check_fits(manifest, wanted, name)
-            _build(home, archive, manifest, rows, name, wanted, on_progress)
-    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise ArchiveError(f"{path} is not a whole agentmem export ({error}); export it again") from error
-    except OSError as error:
-        raise ArchiveError(f"cannot read {path}: {error}") from error
+    with ArchiveReader(path) as archive:
+        name: str = agent_id if agent_id is not None else archive.manifest["agent_id"]
+        if home.exists(name):
+            raise AgentExistsError(f"agent {name!r} is already there; restore under another agent_id")
+        wanted = model if model is not None else archive.manifest["model"]
+        if not isinstance(wanted, LanguageModel):
+            wanted = LanguageModel.load(wanted, device=device, dtype=archive.dtype)
+        _check_fits(archive.manifest, wanted, name)
+        _build(home, archive, name, wanted, on_progress)
     return name
 
 
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def _manifest(store: Store, turns: Sequence[Turn], kv: bool) -> dict[str, Any]:
+def _manifest(store: Store, turns: Sequence[Turn], *, kv: bool) -> dict[str, Any]:
     identity: AgentIdentity = store.identity
     return {
         "format": FORMAT,
@@ -144,36 +126,7 @@ def _read(store: Store, start: int, stop: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _pieces(tokens: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, tokens, PIECE_TOKENS):
-        yield start, min(start + PIECE_TOKENS, tokens)
-
-
-def _piece_name(start: int) -> str:
-    return f"kv/{start:012d}.safetensors"
-
-
 # -- reading ---------------------------------------------------------------------------------------
-
-
-def _load_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads(_member(archive, MANIFEST, 1 << 24))
-    if manifest.get("format") != FORMAT:
-        raise ArchiveError(f"export format {manifest.get('format')!r} is not {FORMAT}; use a newer agentmem")
-    return manifest
-
-
-def _load_rows(archive: zipfile.ZipFile) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _member(archive, TURNS, LARGEST_TEXT).splitlines()]
-
-
-def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """A member's bytes, never more than ``limit``, whatever the file claims."""
-    with archive.open(name) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ArchiveError(f"{name} in the export is larger than {limit} bytes")
-    return data
 
 
 def _check_fits(manifest: Mapping[str, Any], model: LanguageModel, agent_id: str) -> None:
@@ -191,28 +144,25 @@ def _check_fits(manifest: Mapping[str, Any], model: LanguageModel, agent_id: str
 
 def _build(
     home: Home,
-    archive: zipfile.ZipFile,
-    manifest: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    archive: ArchiveReader,
     agent_id: str,
     model: LanguageModel,
     on_progress: Progress | None,
 ) -> None:
-    config = MemoryConfig(**manifest["config"])
-    model.check(config)
+    model.check(archive.config)
     store = home.create(
         agent_id,
         fingerprint=model.fingerprint,
         layout=model.layout,
         model=model.name,
-        facts=manifest["facts"],
+        facts=archive.manifest["facts"],
     )
     try:
-        store.note(CONFIG_NOTE, config.model_dump())
-        if manifest["kv"]:
-            _fill_from_file(store, archive, rows, on_progress)
+        store.note(CONFIG_NOTE, archive.config.model_dump())
+        if archive.manifest["kv"]:
+            _fill_from_file(store, archive, on_progress)
         else:
-            _fill_by_reading(store, rows, model, config, on_progress)
+            _fill_by_reading(store, archive, model, on_progress)
         store.close()
     except BaseException:
         store.close()
@@ -220,43 +170,37 @@ def _build(
         raise
 
 
-def _fill_from_file(
-    store: Store,
-    archive: zipfile.ZipFile,
-    rows: Sequence[Mapping[str, Any]],
-    on_progress: Progress | None,
-) -> None:
+def _fill_from_file(store: Store, archive: ArchiveReader, on_progress: Progress | None) -> None:
     """Put the stored K/V back: the new agent is the old one, bit for bit, state ids included."""
-    total = sum(len(row["token_ids"]) for row in rows)
-    pieces = _PieceReader(archive, store.log.layout, total)
-    for row in rows:
+    layout = store.log.layout
+    for row in archive.rows:
         store.begin()
         start = store.log.committed
-        for low, high in _pieces(len(row["token_ids"])):
-            keys_raw, values = pieces.tokens(start + low, start + high)
+        for low, high in pieces(len(row["token_ids"])):
+            keys_raw, values = archive.kv(layout, start + low, start + high)
             store.log.append(keys_raw, values)
-        turn = store.commit(_new_turn(row, row["state_id"], row["receipt"], row["token_ids"]))
+        turn = store.commit(_new_turn(row))
         if row["forgotten"]:
             store.forget([turn.id])
         if on_progress is not None:
-            on_progress(store.log.committed, total)
+            on_progress(store.log.committed, archive.tokens)
 
 
 def _fill_by_reading(
     store: Store,
-    rows: Sequence[Mapping[str, Any]],
+    archive: ArchiveReader,
     model: LanguageModel,
-    config: MemoryConfig,
     on_progress: Progress | None,
 ) -> None:
     """Forward the token ids again. K/V made while decoding differ in rounding, so states get new ids."""
-    kept = [row for row in rows if not row["forgotten"]]
+    kept = [row for row in archive.rows if not row["forgotten"]]
+    _check_ids(kept, model)
     total = sum(len(row["token_ids"]) for row in kept)
     parent: str | None = None
     for row in kept:
         store.begin()
         before = store.log.committed
-        with model.turn(store.log, store.digests, config) as session:
+        with model.turn(store.log, store.digests, archive.config) as session:
             if row["token_ids"]:
                 session.read(row["token_ids"])
             session.memory.flush()
@@ -265,66 +209,35 @@ def _fill_by_reading(
             uuid=store.identity.uuid,
             token_ids=row["token_ids"],
             pending=row["pending"],
-            settings=row["settings"],
+            settings=settings_of(archive.config),
             fingerprint=store.identity.fingerprint,
         )
-        receipt = row["receipt"] if len(kept) == len(rows) else {**row["receipt"], "blocks": []}
-        store.commit(_new_turn(row, name, receipt, row["token_ids"]))
+        changed = dict(row, state_id=name, settings={**row["settings"], **settings_of(archive.config)})
+        if len(kept) < len(archive.rows):  # positions have moved
+            changed["receipt"] = {**row["receipt"], "blocks": []}
+        store.commit(_new_turn(changed))
         parent = name
         if on_progress is not None:
             on_progress(before + len(row["token_ids"]), total)
 
 
-def _new_turn(
-    row: Mapping[str, Any], name: str, receipt: Mapping[str, Any], token_ids: Sequence[int]
-) -> NewTurn:
+def _check_ids(rows: Sequence[Mapping[str, Any]], model: LanguageModel) -> None:
+    known = len(model.tokenizer)
+    wrong = next((t for row in rows for t in row["token_ids"] if not 0 <= t < known), None)
+    if wrong is not None:
+        raise ArchiveError(f"the export holds token id {wrong}, but there are {known} ids; export it again")
+
+
+def _new_turn(row: Mapping[str, Any]) -> NewTurn:
     return NewTurn(
-        state_id=name,
+        state_id=row["state_id"],
         kind=row["kind"],
         messages=row["messages"],
-        token_ids=token_ids,
+        token_ids=row["token_ids"],
         pending=row["pending"],
         created_at=row["created_at"],
         source=row["source"],
         part=row["part"],
         settings=row["settings"],
-        receipt=receipt,
+        receipt=row["receipt"],
     )
-
-
-class _PieceReader:
-    """Hands out K/V of token ranges from the archive's pieces, one piece in memory at a time."""
-
-    def __init__(self, archive: zipfile.ZipFile, layout: KVLayout, tokens: int) -> None:
-        self._archive = archive
-        self._layout = layout
-        self._tokens = tokens
-        self._start = -1
-        self._piece: dict[str, Tensor] = {}
-
-    def tokens(self, start: int, stop: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Per layer keys and values (Hkv, stop - start, D)."""
-        keys_raw: list[list[Tensor]] = [[] for _ in self._layout.layers]
-        values: list[list[Tensor]] = [[] for _ in self._layout.layers]
-        while start < stop:
-            self._turn_to(start - start % PIECE_TOKENS)
-            low = start - self._start
-            high = min(stop - self._start, PIECE_TOKENS)
-            for layer in range(len(self._layout.layers)):
-                keys_raw[layer].append(self._piece[f"layers.{layer}.keys"][:, low:high])
-                values[layer].append(self._piece[f"layers.{layer}.values"][:, low:high])
-            start = self._start + high
-        return [torch.cat(part, 1) for part in keys_raw], [torch.cat(part, 1) for part in values]
-
-    def _turn_to(self, start: int) -> None:
-        if start == self._start:
-            return
-        size = min(PIECE_TOKENS, self._tokens - start)
-        limit = size * self._layout.bytes_per_token + (1 << 20)
-        piece = load_tensors(_member(self._archive, _piece_name(start), limit))
-        for layer, (heads, dim) in enumerate(self._layout.layers):
-            for kind in ("keys", "values"):
-                found = piece[f"layers.{layer}.{kind}"]
-                if found.shape != (heads, size, dim) or found.dtype != self._layout.dtype:
-                    raise ArchiveError(f"{_piece_name(start)}: layers.{layer}.{kind} has another shape or dtype")
-        self._start, self._piece = start, piece

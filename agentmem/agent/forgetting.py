@@ -8,7 +8,9 @@ lies in the sinks was attended to by every later token, and needs a rebuild. Kno
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from agentmem.agent.places import moment
 from agentmem.agent.receipts import ForgetReceipt
@@ -81,4 +83,17 @@ def _find(
 
 def _says(turn: Turn, text: str) -> bool:
     wanted = text.casefold()
-    return any(wanted in str(message).casefold() for message in turn.messages)
+    return any(wanted in said.casefold() for message in turn.messages for said in _texts(message, ""))
+
+
+def _texts(value: Any, name: str) -> Iterator[str]:
+    """All text in a message, at any depth; a role is no text, nor are the names of fields."""
+    if isinstance(value, str):
+        if name != "role":
+            yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _texts(part, str(key))
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _texts(part, name)

@@ -22,7 +22,7 @@ class Gate:
 
     def enter(self) -> None:
         """Wait for the turn of this call. Raises AgentBusyError, ClosedError."""
-        if self._inside == threading.get_ident():
+        if self.held_here:
             raise AgentBusyError(
                 f"{self._what} is in the middle of a stream of this thread; read it to its end or close() it"
             )
@@ -40,6 +40,11 @@ class Gate:
     def shut(self) -> None:
         """Refuse every later call. To be called from inside."""
         self._closed = True
+
+    @property
+    def held_here(self) -> bool:
+        """Whether a call or a stream of this thread is inside."""
+        return self._inside == threading.get_ident()
 
     @property
     def closed(self) -> bool:

@@ -6,6 +6,7 @@ from agentmem.agent.receipts import Explanation, HistoryTurn, SearchHit
 from agentmem.agent.turns import Turns
 from agentmem.errors import InputError
 from agentmem.store.base import Store, Turn
+from agentmem.store.search import holds_all, words_of
 
 
 def history(store: Store, limit: int | None) -> list[HistoryTurn]:
@@ -28,15 +29,17 @@ def history(store: Store, limit: int | None) -> list[HistoryTurn]:
 
 
 def search(store: Store, query: str, limit: int) -> list[SearchHit]:
-    """Messages that hold all the words, newest first. Searches text, not K/V, so no model is needed."""
-    words = query.casefold().split()
-    if not words:
-        raise InputError("the search is empty; give one or more words")
+    """Messages with a word of the query, of the turns that hold them all; newest turn first. Needs no model."""
+    wanted = words_of(query)
+    if not wanted:
+        raise InputError(f"the search {query!r} holds no word; give one or more")
+    if limit < 1:
+        raise InputError(f"limit={limit}: use a positive number")
     hits = []
     for turn in store.search(query, limit=limit):
         for message in turn.messages:
             text = str(message.get("content") or "")
-            if any(word in text.casefold() for word in words):
+            if any(holds_all([message], [word]) for word in wanted):
                 hits.append(SearchHit(turn.id, turn.state_id, turn.created_at, message["role"], text))
     return hits[:limit]
 
@@ -58,12 +61,12 @@ def explain(store: Store, turns: Turns) -> Explanation:
 
 
 def _last_reply(store: Store) -> Turn | None:
-    """The newest turn that ends with an answer; looks back in growing steps."""
+    """The newest turn that the model answered; looks back in growing steps."""
     limit = 16
     while True:
         turns = store.turns(limit=limit)
         for turn in reversed(turns):
-            if not turn.forgotten and turn.messages and turn.messages[-1]["role"] == "assistant":
+            if turn.kind == "chat" and not turn.forgotten:
                 return turn
         if len(turns) < limit:
             return None

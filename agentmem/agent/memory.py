@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +38,7 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel, Tokenizer
 from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
-from agentmem.errors import ReadOnlyError
+from agentmem.errors import ClosedError, ReadOnlyError
 from agentmem.store.base import AgentInfo, Home, Store, VerifyReport
 
 Message = Mapping[str, Any]
@@ -54,6 +56,7 @@ class AgentMemory:
         self._model = opened.model
         self._config = opened.config
         self._gate = Gate(f"agent {opened.store.identity.agent_id!r}")
+        self._stream: weakref.ref[ReplyStream] | None = None  # weak: a stream let go of closes itself
         self._resumed = ResumeReceipt(opened.created, 0, 0, 0, 0, 0.0)
 
     # -- opening and closing ----------------------------------------------------------------------
@@ -91,6 +94,8 @@ class AgentMemory:
         Raises:
             AgentBusyError, AgentNotFoundError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
         """
+        if system is not None:
+            user_message(system, role="system")
         place = find_home(home)
         started = time.perf_counter()
         opened = open_agent(
@@ -101,6 +106,8 @@ class AgentMemory:
             prefilled = memory._settle_system(system)
         except BaseException:
             memory.close()
+            if opened.created:
+                place.delete(agent_id)
             raise
         seconds = time.perf_counter() - started - opened.model.seconds
         memory._note_resumed(prefilled, seconds)
@@ -112,10 +119,14 @@ class AgentMemory:
         return self._resumed
 
     def close(self) -> None:
-        """Let the agent go. Everything acknowledged is already on disk. Closing twice is fine."""
-        if self._gate.closed:
-            return
-        with self._gate:
+        """Let the agent go. Everything acknowledged is already on disk. Closing twice is fine.
+
+        An unfinished stream of this thread is closed, and its turn dropped; another thread's is waited for.
+        """
+        stream = self._stream() if self._gate.held_here and self._stream is not None else None
+        if stream is not None:
+            stream.close()
+        with suppress(ClosedError), self._gate:
             self._gate.shut()
             self._store.close()
 
@@ -213,10 +224,12 @@ class AgentMemory:
             pieces: Generator[str, None, Reply] = self._turns().reply(
                 asked, sampling, logits_processor, remember=remember
             )
-            return ReplyStream(pieces, self._gate.leave)
+            stream = ReplyStream(pieces, self._gate.leave)
         except BaseException:
             self._gate.leave()
             raise
+        self._stream = weakref.ref(stream)
+        return stream
 
     def append(self, messages: Sequence[Message], *, at: datetime | str | None = None) -> WriteReceipt:
         """Put messages into the memory without an answer."""
@@ -302,7 +315,7 @@ class AgentMemory:
             return looking.history(self._store, limit)
 
     def search(self, query: str, *, limit: int = 20) -> list[SearchHit]:
-        """Messages that hold all the words, newest first."""
+        """What was said with these words: messages of the turns that hold them all, newest turn first."""
         with self._gate:
             return looking.search(self._store, query, limit)
 

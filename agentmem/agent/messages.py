@@ -5,7 +5,7 @@ Knows no template: what a message looks like in tokens is the engine's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,11 @@ ROLES = ("system", "user", "assistant", "tool")
 
 def checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages as dicts of our own. Raises InputError for what no turn can be made of."""
-    if isinstance(messages, (str, bytes, Mapping)):
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise InputError("messages must be a list of {'role', 'content'} dicts; chat() takes a plain text")
+    wrong = [type(message).__name__ for message in messages if not isinstance(message, Mapping)]
+    if wrong:
+        raise InputError(f"each message must be a {{'role', 'content'}} dict, got {wrong[0]}")
     kept = [dict(message) for message in messages]
     if not kept:
         raise InputError("messages is empty; give at least one {'role', 'content'} dict")
@@ -37,6 +40,8 @@ def user_message(text: str, speaker: str | None = None, role: str = "user") -> d
         raise InputError("the text is empty; say something")
     message: dict[str, Any] = {"role": role, "content": text}
     if speaker is not None:
+        if not isinstance(speaker, str) or not speaker.strip():
+            raise InputError(f"speaker={speaker!r}: give a name, or None")
         message["name"] = speaker
     return message
 
@@ -75,5 +80,7 @@ def _check_one(place: int, message: Mapping[str, Any]) -> None:
         raise InputError(f"message {place} has role {role!r}; use one of {', '.join(ROLES)}")
     if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
         raise InputError(f"message {place} ({role}): content must be a str, got {type(content).__name__}")
+    if content is None and role != "assistant":
+        raise InputError(f"message {place} ({role}) has no content; only an assistant's calls may go without")
     if role != "tool" and not (content or "").strip() and not message.get("tool_calls"):
         raise InputError(f"message {place} ({role}) is empty; leave it out or give it text")

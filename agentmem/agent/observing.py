@@ -51,7 +51,7 @@ def observe(
         piece, size = parts[number]
         message = dressed([user_message(piece, role=role)], turns.config, when)[0] if number == 0 else None
         asked = Asked("observe", [{"role": role, "content": piece}], when, source=label, part=number)
-        delta = _delta(turns, store, asked, piece if message is None else message["content"], number, label)
+        delta = _delta(turns, asked, piece if message is None else message["content"], number, label)
         receipt = turns.write(asked, delta, _shifted(on_progress, seen, total))
         written += receipt.bytes_written
         prefilled += receipt.tokens_prefilled
@@ -92,13 +92,13 @@ def _before_space(text: str, starts: Sequence[int], first: int, stop: int) -> in
     return stop
 
 
-def _delta(turns: Turns, store: Store, asked: Asked, text: str, number: int, label: str) -> Delta:
+def _delta(turns: Turns, asked: Asked, text: str, number: int, label: str) -> Delta:
     """Tokens of one part: inside the open message if that is an observation of the same role."""
-    head, pending = store.head, turns.pending
+    last, pending = turns.last, turns.pending
     role = asked.messages[0]["role"]
-    if head is None or pending is None or head.kind != "observe" or pending.open_role != role:
+    if last is None or pending is None or last.kind != "observe" or pending.open_role != role:
         return turns.delta(asked, reply=False)
-    goes_on = number > 0 and head.source == label and head.part == number - 1
+    goes_on = number > 0 and last.source == label and last.part == number - 1
     template = turns.template
     return template.continue_message(pending, text, **({"separator": ""} if goes_on else {}))
 

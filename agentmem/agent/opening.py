@@ -100,9 +100,7 @@ def open_agent(asked: Asked) -> Opened:
 
 def _create(asked: Asked) -> Opened:
     if not asked.create or asked.read_only:
-        raise AgentNotFoundError(
-            f"there is no agent {asked.agent_id!r}; open it with create=True to make it"
-        )
+        raise AgentNotFoundError(f"there is no agent {asked.agent_id!r}; open it with create=True to make it")
     model = ModelRef(asked, None)
     config = asked.config or MemoryConfig()
     model.get().check(config)

@@ -31,5 +31,7 @@ def moment(at: datetime | str | None) -> datetime:
         try:
             at = datetime.fromisoformat(at)
         except ValueError:
-            raise InputError(f"at={at!r} is not an ISO 8601 time such as '2026-03-01T09:30'") from None
+            raise InputError(f"{at!r} is not an ISO 8601 time such as '2026-03-01T09:30'") from None
+    if not isinstance(at, datetime):
+        raise InputError(f"a time must be a datetime or ISO 8601 text, got {type(at).__name__}")
     return at if at.tzinfo is not None else at.astimezone()

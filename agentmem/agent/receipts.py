@@ -142,8 +142,10 @@ class Explanation:
     def __str__(self) -> str:
         if not self.blocks:
             return "The last reply stood on the first tokens and the recent window alone."
-        rows = [f"{block.share:6.1%}  turn {block.turn}  {block.created_at[:10]}  {block.text!r}"
-                for block in self.blocks]
+        rows = [
+            f"{block.share:6.1%}  turn {block.turn}  {block.created_at[:10]}  {block.text!r}"
+            for block in self.blocks
+        ]
         return "\n".join(rows)
 
 

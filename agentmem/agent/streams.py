@@ -98,6 +98,8 @@ class AsyncReplyStream(AsyncIterator[str]):
         return self
 
     async def __anext__(self) -> str:
+        if self._closing:
+            raise StopAsyncIteration
         loop = asyncio.get_running_loop()
         try:
             piece = await loop.run_in_executor(self._worker, self._next)

@@ -65,10 +65,18 @@ class Turns:
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
 
     @property
+    def last(self) -> Turn | None:
+        """The newest turn that was not forgotten: what the conversation goes on from."""
+        turn = self._store.head
+        while turn is not None and turn.forgotten:
+            turn = None if turn.parent is None else self._store.turn(turn.parent)
+        return turn
+
+    @property
     def system(self) -> str | None:
         """Digest of the system prompt in force on this branch; None when none was ever given."""
-        head = self._store.head
-        return None if head is None else head.settings.get("system")
+        last = self.last
+        return None if last is None else last.settings.get("system")
 
     @property
     def template(self) -> ChatTemplate:
@@ -78,8 +86,8 @@ class Turns:
     @property
     def pending(self) -> Pending | None:
         """What the last turn left to be forwarded; None before the first turn."""
-        head = self._store.head
-        return None if head is None else Pending.from_json(head.pending)
+        last = self.last
+        return None if last is None else Pending.from_json(last.pending)
 
     def delta(self, asked: Asked, *, reply: bool) -> Delta:
         """The tokens that new messages add, template included. Raises TemplateError, InputError."""
@@ -205,6 +213,7 @@ class Turns:
             usage=Usage(len(delta.ids), decoded.sampled, held),
             state_id=name,
             finish_reason=decoded.finish_reason,
+            token_ids=(*decoded.logged, *decoded.unforwarded),
         )
 
     def _commit(
@@ -270,7 +279,7 @@ class Turns:
             return None
         turn = self._store.turn_at(living[0])
         ids = self._store.token_ids(start, min(stop, log.committed))
-        text = self._model.tokenizer.decode([ids[token - start] for token in living])
+        text = str(self._model.tokenizer.decode([ids[token - start] for token in living]))
         return RecalledBlock(turn.id, start, stop, text, turn.created_at, share)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentmem.config import MemoryConfig
@@ -29,6 +28,7 @@ from agentmem.memory.working_memory import WorkingMemory
 Tokenizer = PreTrainedTokenizerBase
 
 _loaded: dict[tuple[str, str, str], LanguageModel] = {}
+"""By name, device and dtype, as asked for and as they turned out to be: "auto" is what it became."""
 _loading = threading.Lock()
 
 
@@ -69,14 +69,19 @@ class LanguageModel:
         Raises:
             ModelNotFoundError, DownloadError, HashMismatchError, UnsupportedModelError.
         """
-        key = (str(name), device, dtype)
+        resolved = resolve(name)
+        asked = (resolved.name, device, dtype)
         with _loading:
-            if key not in _loaded:
-                found = load(resolve(name), device=device, dtype=dtype)
-                _loaded[key] = cls(
-                    found.model, found.tokenizer, name=str(name), weights_digest=found.weights_digest
-                )
-            return _loaded[key]
+            if asked not in _loaded:
+                found = load(resolved, device=device, dtype=dtype)
+                kind = str(found.model.dtype).removeprefix("torch.")
+                exact = (resolved.name, str(found.model.device), kind)
+                if exact not in _loaded:
+                    _loaded[exact] = cls(
+                        found.model, found.tokenizer, name=resolved.name, weights_digest=found.weights_digest
+                    )
+                _loaded[asked] = _loaded[resolved.name, device, kind] = _loaded[exact]
+            return _loaded[asked]
 
     @classmethod
     def wrap(
@@ -92,12 +97,13 @@ class LanguageModel:
             _loaded.clear()
 
     def check(self, config: MemoryConfig) -> None:
-        """Raise ConfigError when a configuration does not fit this model's trained length."""
+        """Raise ConfigError when a configuration does not fit the positions this model knows."""
         size = _workspace_size(config)
-        longest = max(size.capacity(spec) for spec in self.binding.layers if spec.window is None)
-        if longest > self.binding.trained_length:
+        longest = max(size.capacity(spec) for spec in self.binding.layers)
+        if longest > self.binding.max_positions:
             raise ConfigError(
-                f"{self.name} was trained on {self.binding.trained_length} tokens, but the working set may "
+                f"{self.name} can place {self.binding.max_positions} tokens (it was trained on "
+                f"{self.binding.trained_length}), but the working set may "
                 f"take {longest} (the larger of dense_tokens and the budget, plus chunk_tokens and "
                 "reselect_every). Make sink_tokens, window_tokens, recall_tokens or dense_tokens smaller."
             )

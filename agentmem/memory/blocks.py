@@ -48,6 +48,10 @@ class BlockGrid:
         blocks = max(0, (length - window - self.sinks) // self.size)
         return Split(sink_stop, blocks, min(length, sink_stop + blocks * self.size), length)
 
+    def whole_before(self, length: int) -> int:
+        """How many blocks lie wholly in tokens [0, length)."""
+        return max(0, (length - self.sinks) // self.size)
+
     def whole_inside(self, start: int, stop: int) -> range:
         """The blocks that lie wholly in tokens [start, stop)."""
         first = max(0, -((self.sinks - start) // self.size))

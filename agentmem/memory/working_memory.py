@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from agentmem_kernels import attend
 from torch import Tensor
 
 from agentmem.config import MemoryConfig
@@ -26,6 +25,7 @@ from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
 from agentmem.memory.shares import Shares, block_mass
 from agentmem.memory.source import DigestLog, TokenLog
+from agentmem_kernels import attend
 
 QUERY_ROWS = 16
 """Query rows per head that a selection is made from; longer chunks are averaged down to this many."""
@@ -104,7 +104,7 @@ class WorkingMemory:
         """
         if new_tokens > self._workspace.size.staged:
             raise ConfigError(f"a chunk of {new_tokens} tokens is larger than chunk_tokens allows")
-        hold = self._can_hold(new_tokens, decoding)
+        hold = self._can_hold(new_tokens, decoding=decoding)
         if not hold or self._staged + new_tokens > self._workspace.size.staged:
             self.flush()
         if not decoding:
@@ -163,14 +163,15 @@ class WorkingMemory:
         self._staged = 0
 
     def truncate(self, length: int) -> None:
-        """Drop the turn's tokens from ``length`` on; the next chunk lays out anew."""
+        """Drop the turn's tokens from ``length`` on, digests included; the next chunk lays out anew."""
         self.flush()
         self._log.truncate(length)
+        self._digests.truncate(min(self._digests.count, self._grid.whole_before(length)))
         self._layout = None
 
     # -- laying out: once per chunk, shared by all layers ---------------------------------------------
 
-    def _can_hold(self, new_tokens: int, decoding: bool) -> bool:
+    def _can_hold(self, new_tokens: int, *, decoding: bool) -> bool:
         """Whether the working set of the last chunk serves T more tokens."""
         if self._layout is None:
             return False
@@ -294,7 +295,7 @@ class WorkingMemory:
 def _average_rows(rows: Tensor, limit: int) -> Tensor:
     """At most ``limit`` rows: neighbours are averaged in equal runs. (Hq, T, D) -> (Hq, M, D)."""
     T = rows.shape[1]
-    if T <= limit:
+    if limit >= T:
         return rows
     run = -(-T // limit)
     parts = [part.float().mean(1, keepdim=True).to(rows.dtype) for part in rows.split(run, dim=1)]

@@ -52,6 +52,11 @@ class Selector(Protocol):
         """Names what ``digest`` computes, so stored digests of another rule are not taken for it."""
         ...
 
+    @property
+    def candidate_factor(self) -> int:
+        """It asks for the keys of at most so many times K blocks at once; buffers are made for that."""
+        ...
+
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
         """Digests of n blocks: keys (Hkv, n, L, D), alive (n, L) bool or None -> (Hkv, n, D)."""
         ...

@@ -28,10 +28,10 @@ class TwoStage:
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
         """Mean raw key over the living tokens of each block; zeros for a block with none."""
         if alive is None:
-            return keys_raw.float().mean(2).to(keys_raw.dtype)
-        weight = alive.to(torch.float32)  # (n, L)
-        total = torch.einsum("hnld,nl->hnd", keys_raw.float(), weight)
-        return (total / weight.sum(-1).clamp(min=1.0)[None, :, None]).to(keys_raw.dtype)
+            return (keys_raw.float().sum(2) / keys_raw.shape[2]).to(keys_raw.dtype)
+        # The same sums as above: a block's digest must not depend on which others are digested with it.
+        total = (keys_raw.float() * alive[None, :, :, None]).sum(2)
+        return (total / alive.sum(-1).clamp(min=1)[None, :, None]).to(keys_raw.dtype)
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """See :meth:`Selector.choose`."""
