@@ -70,7 +70,7 @@ class Branch:
         for turn in self._turns[bisect_right(self._stops, start) :]:
             if turn.start >= stop:
                 break
-            if turn.stop > turn.start:
+            if min(turn.stop, stop) > max(turn.start, start):
                 found.append(turn)
         return found
 

@@ -93,17 +93,17 @@ def _trim(parts: StoreParts, segments: list[int]) -> list[int]:
     return empty
 
 
-def _unread_pages(parts: StoreParts) -> dict[int, list[int]]:
-    """Whole pages that hold only slots of no turn (they have no checksums) or only forgotten ones (zeros)."""
+def _unread_pages(parts: StoreParts) -> dict[int, list[tuple[int, int]]]:
+    """Ranges of whole pages that hold only slots of no turn (no checksums) or only forgotten ones (zeros)."""
     ranges = parts.slots.all_ranges()
     forgotten = _slots_in_use((range_, True) for range_, gone in ranges if gone)
     found = {}
     for segment in parts.slots.segments():
         summed = {page.page for page in parts.slots.pages(segment)}
-        pages = set(range(parts.slots.used(segment) // PAGE_SLOTS)) - summed
+        pages = set(range(parts.segments.capacity // PAGE_SLOTS)) - summed
         for start, stop in forgotten.get(segment, []):
             pages |= set(range(-(-start // PAGE_SLOTS), stop // PAGE_SLOTS))
-        found[segment] = sorted(pages)
+        found[segment] = merged((page, page + 1) for page in pages)
     return found
 
 

@@ -21,6 +21,7 @@ from agentmem.store.lock import WriterLock
 from agentmem.store.names import checked_id, folder_name
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.schema import open_database
+from agentmem.store.segment import segment_spec
 
 
 def now() -> str:
@@ -60,9 +61,10 @@ class DiskHome:
         facts: Mapping[str, Json],
         wait: float = 0.0,
     ) -> DiskStore:
-        """Make a new, empty agent and open it. Raises AgentExistsError, InputError."""
+        """Make a new, empty agent and open it. Raises AgentExistsError, InputError, ConfigError."""
         name = checked_id(agent_id)
         self._require_absent(name)
+        segment_spec(layout, self._segment_tokens)  # refuses a dtype that cannot be stored
         identity = AgentIdentity(name, uuid.uuid4().hex, now(), fingerprint, layout, model, facts)
         final = self._folder(name)
         with new_folder(final, name) as (folder, lock):

@@ -129,19 +129,19 @@ class SegmentSet:
         os.replace(copy, path)
         self.drop(number)
 
-    def free_pages(self, number: int, pages: Iterable[int]) -> None:
-        """Give whole pages back to the file system, where it takes them; they read as zeros after.
+    def free_pages(self, number: int, pages: Iterable[tuple[int, int]]) -> None:
+        """Give ranges of whole pages back to the file system, where it takes them; they read as zeros after.
 
         A file that is shared with a fork is left alone.
         """
         if self.shared(number):
             return
         with opened(self.path(number), os.O_RDWR) as fd:
-            for page in pages:
+            for start, stop in pages:
                 for tensor, (heads, dim) in enumerate(self.spec.shapes):
-                    size = PAGE_SLOTS * dim * self.spec.dtype.itemsize
+                    size = (stop - start) * PAGE_SLOTS * dim * self.spec.dtype.itemsize
                     for head in range(heads):
-                        if not punch(fd, self.spec.offset(tensor, head, page * PAGE_SLOTS), size):
+                        if not punch(fd, self.spec.offset(tensor, head, start * PAGE_SLOTS), size):
                             return
 
     def drop(self, number: int) -> None:
