@@ -203,14 +203,15 @@ def _check_tensors(seen: Seen) -> None:
 
 
 def _noise(true_v: Tensor, raw_v: Tensor) -> float:
-    """How far equal values differ between passes: 0 on the CPU; kernels with atomics are not exact.
+    """What q and k may be off by: 0 when the two passes gave the same values, as on the CPU.
 
-    Raises ValueError when values depend on positions, which no rotation of q and k explains.
+    Kernels with atomics are not exact; their error shows in the values, which must not depend on
+    positions. Raises ValueError when they do: no rotation of q and k explains that.
     """
     noise = float((true_v - raw_v).abs().max() / raw_v.abs().max().clamp_min(1e-30))
-    if not noise <= 0.01:
+    if not noise <= min(64 * torch.finfo(raw_v.dtype).eps, 0.02):
         raise ValueError("its values depend on positions")
-    return 16 * noise
+    return 4 * noise
 
 
 def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:

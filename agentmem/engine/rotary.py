@@ -103,7 +103,9 @@ def short_limit(rotary: nn.Module) -> int | None:
         if "original_max_position_embeddings" in node:
             return int(node["original_max_position_embeddings"])
         stack.extend(value for value in node.values() if isinstance(value, dict))
-    raise ValueError(f"{type(rotary).__name__} uses longrope without original_max_position_embeddings")
+    raise UnsupportedModelError(
+        f"{type(rotary).__name__} uses longrope, but its config names no original_max_position_embeddings"
+    )
 
 
 def rope_facts(rotary: nn.Module, positions: int) -> dict[str, str]:

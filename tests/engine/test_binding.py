@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -83,6 +85,17 @@ def test_yarn_keys_are_scaled() -> None:
 
     assert torch.allclose(yarn.key_scale(), torch.full((16,), 1.1386), atol=1e-4)
     assert torch.equal(plain.key_scale(), torch.ones(16))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_code_serves_cuda(family: str) -> None:
+    """On a GPU the bound model equals the stock model there, too."""
+    model = build(family).cuda()
+    ids = IDS.cuda()
+    stock = stock_logits(model, ids)
+
+    assert torch.allclose(run(bind(model), ids, CHUNKS), stock, atol=1e-3, rtol=0)
 
 
 class _Wrong(DenseOracle):
@@ -194,7 +207,7 @@ def test_tables_rotate_bit_for_bit_like_the_model(family: str, dtype: torch.dtyp
     """A table gives the bits of the model's own rotation, at consecutive and at chosen positions."""
     model = build(family) if dtype == torch.float32 else in_bfloat16(build(family))
     rotary = model.model.rotary_emb
-    function = __import__(type(model).__module__, fromlist=["_"]).apply_rotary_pos_emb
+    function = importlib.import_module(type(model).__module__).apply_rotary_pos_emb
     table = bind(model).layers[0].rotary
     assert table is not None
     chosen = torch.tensor([0, 3, 4, 99, 17, 255])

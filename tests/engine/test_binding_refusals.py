@@ -135,6 +135,22 @@ def test_without_the_cause_the_same_architecture_is_exact() -> None:
     assert torch.allclose(run(bind(model), IDS, [11, 20]), stock, atol=1e-4, rtol=0)
 
 
+def test_positions_that_reach_the_values_are_refused() -> None:
+    """A model that also adds learned positions to its hidden states cannot move its keys."""
+    model = build("llama")
+    shift = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
+    rotate = model.model.rotary_emb.forward
+
+    def rotate_and_shift(x: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        x += shift[position_ids]
+        return rotate(x, position_ids)
+
+    model.model.rotary_emb.forward = rotate_and_shift
+
+    with pytest.raises(UnsupportedModelError, match="values depend on positions"):
+        bind(model)
+
+
 def test_training_mode_is_refused() -> None:
     """A model with dropout switched on is refused, with the remedy."""
     with pytest.raises(UnsupportedModelError, match=r"model\.eval\(\)"):
