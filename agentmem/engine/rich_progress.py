@@ -5,6 +5,7 @@ Knows nothing of models. Without a terminal only the notes are printed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,7 +28,8 @@ class RichProgress:
     """A bar per task, on standard error unless another console is given."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console if console is not None else Console(stderr=True)
+        # The stream is fixed now: while a GGUF is read, sys.stderr is somewhere else.
+        self.console = console if console is not None else Console(file=sys.stderr)
 
     def note(self, text: str) -> None:
         """Print one line."""
