@@ -73,8 +73,7 @@ def test_ctrl_c_takes_the_turn_back(tmp_path: Path, model: Path) -> None:
         room.wait_for(PROMPT)
         room.write("Talk for ever.\n")
         shown = room.wait_for("Talk for ever.\n")
-        while len(room.screen) < shown + 20:
-            room.wait_for(room.screen[shown:] + "", after=shown)
+        room.wait_for_more(shown + 20)
         room.interrupt()
         stopped = room.wait_for("this turn was not kept")
         room.wait_for(PROMPT, after=stopped)

@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])")
@@ -37,11 +37,20 @@ class Terminal:
 
     def wait_for(self, text: str, *, after: int = 0) -> int:
         """Read until ``text`` was printed behind ``after``; returns the place behind it."""
+        self._read_until(lambda: text in self.screen[after:], f"no {text!r}")
+        return self.screen.index(text, after) + len(text)
+
+    def wait_for_more(self, length: int) -> None:
+        """Read until the screen holds ``length`` characters."""
+        self._read_until(lambda: len(self.screen) >= length, f"fewer than {length} characters")
+
+    def _read_until(self, done: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + self._patience
-        while (at := self.screen.find(text, after)) < 0:
-            assert time.monotonic() < deadline, f"no {text!r} in: {self.screen!r}"
-            assert self._read(0.2) or self._process.poll() is None, f"ended without {text!r}: {self.screen!r}"
-        return at + len(text)
+        while not done():
+            alive = self._process.poll() is None
+            more = self._read(0.2)
+            assert more or alive, f"ended with {otherwise} in: {self.screen!r}"
+            assert time.monotonic() < deadline, f"{otherwise} in: {self.screen!r}"
 
     def interrupt(self) -> None:
         """Ctrl-C."""
