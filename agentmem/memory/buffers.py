@@ -89,8 +89,7 @@ class WorkspaceSize:
     past: int
     """Tokens of the past in a full layer's buffer, dense or sparse."""
     step: int
-    """New tokens that may be appended before the buffer is rebuilt."""
-    staged: int
+    """New tokens that may be appended before the buffer is rebuilt; so many can be staged."""
     scratch: int
 
     @classmethod
@@ -102,7 +101,6 @@ class WorkspaceSize:
         return cls(
             past=past,
             step=config.chunk_tokens + config.reselect_every,
-            staged=max(config.chunk_tokens, config.reselect_every),
             scratch=scratch,
         )
 
@@ -121,7 +119,7 @@ class Workspace:
         self.size = size
         self.device = device
         self.layers = [LayerBuffer(spec, size.capacity(spec), dtype, device) for spec in specs]
-        self.staging = Staging(specs, size.staged, dtype, device)
+        self.staging = Staging(specs, size.step, dtype, device)
         widest = max(
             spec.num_kv_heads * spec.head_dim * max(size.scratch, size.capacity(spec)) for spec in specs
         )

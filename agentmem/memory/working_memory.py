@@ -102,10 +102,10 @@ class WorkingMemory:
             decoding: the tokens follow a held selection; otherwise they are a chunk with its own.
             measure: add this chunk's attention to ``shares``.
         """
-        if new_tokens > self._workspace.size.staged:
-            raise ConfigError(f"a chunk of {new_tokens} tokens is larger than chunk_tokens allows")
+        if new_tokens > self._config.chunk_tokens:
+            raise ConfigError(f"a chunk of {new_tokens} tokens exceeds chunk_tokens={self._config.chunk_tokens}")
         hold = self._can_hold(new_tokens, decoding=decoding)
-        if not hold or self._staged + new_tokens > self._workspace.size.staged:
+        if not hold or self._staged + new_tokens > self._workspace.size.step:
             self.flush()
         if not decoding:
             self._recent = 0
