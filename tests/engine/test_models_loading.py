@@ -18,6 +18,7 @@ from agentmem.engine.fetch import Fetcher
 from agentmem.engine.gguf_convert import read_tokenizer
 from agentmem.engine.loading import ModelLoader, ResolvedModel, resolve
 from agentmem.engine.models import list_models, pull, remove_model
+from agentmem.engine.progress import Advance
 from agentmem.engine.quiet import quiet
 from agentmem.engine.weights_digest import FileDigests
 from agentmem.errors import (
@@ -80,7 +81,19 @@ def test_an_id_resolves_to_the_hub() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "gpt-17", "a/b/c", "./no/folder", "~/nothing", "org/x.gguf", Path("org/name")]
+    "name",
+    [
+        "",
+        "gpt-17",
+        "a/b/c",
+        "./no/folder",
+        "~/nothing",
+        "org/x.gguf",
+        "a" * 5000,
+        "~nobody-here/x",
+        "a\0b",
+        Path("org/name"),
+    ],
 )
 def test_unknown_names_list_what_would_do(name: str | Path) -> None:
     """A name that means nothing is an error listing the built-ins and the accepted forms."""
@@ -309,6 +322,15 @@ def test_an_absent_built_in_is_a_download_error(tmp_path: Path, cache: ModelCach
     assert not cache.part("converted").exists()
 
 
+def test_a_cache_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
+    """When the cache's place is taken by a file, the error names it and the way out."""
+    path = TinyGguf().write(tmp_path / "tiny.gguf")
+    (tmp_path / "taken").touch()
+
+    with pytest.raises(DownloadError, match=r"taken.*AGENTMEM_CACHE"):
+        ModelLoader(ModelCache(tmp_path / "taken")).load(resolve(path), device="cpu")
+
+
 def test_models_are_listed_pulled_and_removed(tmp_path: Path, cache: ModelCache) -> None:
     """The list shows built-ins and own conversions with their bytes; removing one frees them."""
     names = [model.name for model in list_models(cache)]
@@ -347,7 +369,7 @@ def test_a_forged_download_is_not_converted(cache: ModelCache) -> None:
     planted = cache.made("files") / entry.file_name
     planted.write_bytes(b"x" * 10)
 
-    def nothing(requirement: str, folder: Path) -> None:
+    def nothing(requirement: str, folder: Path, arrived: Advance) -> None:
         raise DownloadError("no index here")
 
     with pytest.raises((DownloadError, HashMismatchError), match="no index here"):
