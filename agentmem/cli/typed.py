@@ -20,11 +20,15 @@ _PASTE_PAUSE = 0.03
 def read_message(prompt: str) -> str:
     """One message, trimmed. A paste counts as one; a line that ends in a backslash goes on.
 
+    A line that starts with a slash stands alone: commands may be pasted one below the other.
+
     Raises:
         EOFError: input ended (Ctrl-D).
         KeyboardInterrupt: Ctrl-C.
     """
     lines = [input(prompt)]
+    if lines[0].startswith("/"):
+        return lines[0].strip()
     while lines[-1].endswith("\\") or (sys.stdin.isatty() and _more_was_pasted()):
         lines[-1] = lines[-1].removesuffix("\\")
         try:
