@@ -9,9 +9,11 @@ import typer
 from agentmem.cli.failures import reported
 from agentmem.cli.opening import opened
 from agentmem.cli.options import AsJson, Home, Model, Name
-from agentmem.cli.shown import console, count, date, line, print_json, size, table
+from agentmem.cli.shown import console, count, date, line, pairs, print_json, size, table
 from agentmem.errors import AgentNotFoundError
 
+SHOWN = 12
+"""Characters of a state id in a table; rewind takes as many."""
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many, the newest.")]
 
 
@@ -61,14 +63,14 @@ def show(name: Name, home: Home = None, model: Model = None, as_json: AsJson = F
         ("state", state or "empty"),
         ("sees", sees),
     ]
-    table(("", ""), rows)
+    pairs(rows)
 
 
 @reported
 def history(
     name: Name, home: Home = None, model: Model = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
-    """List the turns that led to the current state, with the state ids that rewind takes."""
+    """List the turns that led to the current state, with the state ids that rewind takes; --json: in full."""
     with opened(name, home=home, model=model, read_only=True) as memory:
         turns = memory.history(limit=limit)
     if as_json:
@@ -81,7 +83,14 @@ def history(
         )
         text = "(forgotten)" if turn.forgotten else said
         rows.append(
-            (str(turn.turn), date(turn.created_at), turn.kind, f"{turn.tokens:,}", turn.state_id, text)
+            (
+                str(turn.turn),
+                date(turn.created_at),
+                turn.kind,
+                f"{turn.tokens:,}",
+                turn.state_id[:SHOWN],
+                text,
+            )
         )
     table(("turn", "when", "kind", "tokens", "state", "text"), rows, numeric=(0, 3))
 

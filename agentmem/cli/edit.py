@@ -37,7 +37,9 @@ def fork(
 @reported
 def rewind(
     name: Name,
-    state_id: Annotated[str, typer.Argument(metavar="STATE", help="A state id, from `agentmem history`.")],
+    state_id: Annotated[
+        str, typer.Argument(metavar="STATE", help="A state id, or how one in `agentmem history` begins.")
+    ],
     home: Home = None,
     model: Model = None,
     wait: Wait = 0.0,
@@ -45,12 +47,14 @@ def rewind(
 ) -> None:
     """Go back to an earlier state. Later turns stay reachable by their own state ids."""
     with opened(name, home=home, model=model, wait=wait) as memory:
-        memory.rewind(state_id)
-        held = memory.tokens_held
+        before = memory.checkpoint()
+        matches = {turn.state_id for turn in memory.history() if turn.state_id.startswith(state_id)}
+        memory.rewind(matches.pop() if len(matches) == 1 else state_id)
+        now, held = memory.checkpoint(), memory.tokens_held
     if as_json:
-        print_json({"agent": name, "state_id": state_id, "tokens_held": held})
+        print_json({"agent": name, "state_id": now, "before": before, "tokens_held": held})
     else:
-        console().print(f"{name} is back at {state_id}, {count(held, 'token')} held.", markup=False)
+        console().print(f"{name} is at {now}, {count(held, 'token')} held; it was at {before}.", markup=False)
 
 
 @reported

@@ -68,6 +68,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Seq
     console().print(grid)
 
 
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, Text(harmless(value)))
+    console().print(grid)
+
+
 def line(text: str, limit: int = 72) -> str:
     """A text on one line, cut at ``limit`` characters."""
     flat = " ".join(harmless(text).split())

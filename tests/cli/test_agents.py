@@ -97,6 +97,7 @@ def test_show_names_model_and_state(ada: Path) -> None:
     assert shown["state_id"] == told(ada, "history", "ada")[-1]["state_id"]
     assert shown["config"]["window_tokens"] == 1024
     assert shown["state_id"] in run(ada, "show", "ada").stdout
+    assert shown["state_id"][:12] in run(ada, "history", "ada").stdout
 
 
 def test_history_and_search_need_no_model(ada: Path, model: Path) -> None:
@@ -166,7 +167,8 @@ def test_rewind_takes_a_state_from_history(ada: Path) -> None:
     """rewind goes back to a state, and forward again, since later turns stay reachable."""
     first, second = (turn["state_id"] for turn in told(ada, "history", "ada"))
 
-    assert told(ada, "rewind", "ada", first)["state_id"] == first
+    back = told(ada, "rewind", "ada", first[:12])
+    assert (back["state_id"], back["before"]) == (first, second)
     assert len(told(ada, "history", "ada")) == 1
     told(ada, "rewind", "ada", second)
     assert len(told(ada, "history", "ada")) == 2

@@ -7,7 +7,9 @@ from support.source_tree import functions, modules
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 
-ALLOWED_MODULES: dict[str, str] = {}
+ALLOWED_MODULES = {
+    "agentmem/agent/memory.py": "the public face: one short method for each verb, each with its full docstring",
+}
 """Path -> why this file may be longer."""
 ALLOWED_FUNCTIONS: dict[str, str] = {}
 """Path:name -> why this function may be longer."""
