@@ -41,6 +41,12 @@ def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool)
             yield Finding("agent.db", "the index", problem)
     for table, row, *_ in index.execute("PRAGMA foreign_key_check"):
         yield Finding("agent.db", f"row {row} of {table}", "it refers to a row that is not there")
+    wrong = index.execute(
+        "SELECT t.id FROM turns t LEFT JOIN tokens i ON i.turn = t.id "
+        "WHERE t.forgotten = 0 AND coalesce(length(i.ids), -1) != 4 * (t.stop - t.start)"
+    )
+    for (turn,) in wrong:
+        yield Finding("agent.db", f"turn {turn}", "it has not as many token ids as tokens")
     summed = {(number, page.page): page.filled for number in slots.segments() for page in slots.pages(number)}
     for range_, _ in slots.all_ranges():
         last = range_.stop - 1

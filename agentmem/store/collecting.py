@@ -36,7 +36,9 @@ class StoreParts:
 
 def remove_orphans(folder: Path, segments: SegmentSet, known: Iterable[int]) -> tuple[int, int]:
     """Remove files in ``kv`` that the index does not name; returns (files, bytes)."""
-    names = {segments.path(number).name for number in known}
+    numbers = set(known)
+    segments.keep_open(numbers)  # a map of a removed file would be taken for the next one of its name
+    names = {segments.path(number).name for number in numbers}
     files = freed = 0
     for path in sorted((folder / "kv").iterdir()):
         if path.name not in names:
@@ -55,31 +57,26 @@ def collect(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectReport:
     before = folder_bytes(parts.folder)
     gone = [turn for turn in parts.turns.all_ids() if turn not in branch] if prune else []
     freed = parts.slots.ranges(gone)
-    empty: list[int] = []
     if gone:
         with parts.index.transaction():
             parts.slots.remove_extents(gone)
             parts.turns.remove(gone)
-            empty = _trim(parts, sorted({range_.segment for range_ in freed}))
+            _trim(parts, sorted({range_.segment for range_ in freed}))
         parts.index.compact()
     for segment, pages in _unread_pages(parts).items():
         parts.segments.free_pages(segment, pages)
     files, _ = remove_orphans(parts.folder, parts.segments, parts.slots.segments())
-    for segment in empty:
-        parts.segments.drop(segment)
     sync_folder(parts.folder / "kv")
     tokens = sum(range_.stop - range_.start for range_ in freed)
     return CollectReport(len(gone), tokens, files, max(0, before - folder_bytes(parts.folder)))
 
 
-def _trim(parts: StoreParts, segments: list[int]) -> list[int]:
-    """Drop the rows of segments and pages that hold nothing now; returns the emptied segments."""
+def _trim(parts: StoreParts, segments: list[int]) -> None:
+    """Drop the rows of segments and pages that hold nothing now."""
     in_use = _slots_in_use(parts.slots.all_ranges())
-    empty = []
     for segment in segments:
         if segment not in in_use:
             parts.slots.remove_segment(segment)
-            empty.append(segment)
             continue
         table = parts.segments.get(segment).pages
         used = parts.slots.used(segment)
@@ -90,7 +87,6 @@ def _trim(parts: StoreParts, segments: list[int]) -> list[int]:
         if table.filled(last) > filled + 1:
             parts.slots.set_pages([(segment, table.sums_of(last, filled + 1))])
         parts.segments.drop(segment)
-    return empty
 
 
 def _unread_pages(parts: StoreParts) -> dict[int, list[tuple[int, int]]]:

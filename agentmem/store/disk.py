@@ -78,8 +78,9 @@ class DiskStore:
             head = self._index.head()
             self._branch = self._turns.branch(head)
             self._head = None if head is None else self._turns.get(head)
-            self._log = DiskTokenLog(layout, self._segments, self._mapped(self._branch), self._free_tail())
-            self._log.move(self._mapped(self._branch), self._free_tail(), self._branch.dead())
+            self._log = DiskTokenLog(
+                layout, self._segments, self._mapped(self._branch), self._free_tail(), self._branch.dead()
+            )
         except BaseException:
             db.close()
             raise
@@ -218,7 +219,13 @@ class DiskStore:
     def forget(self, turn_ids: Sequence[int]) -> int:
         """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead.
 
-        Turns that were forgotten before are passed over. Raises StateNotFoundError, DamagedError.
+        Turns that were forgotten before are passed over.
+
+        Raises:
+            StateNotFoundError: there is no such turn; nothing was forgotten.
+            DamagedError: a page that also holds other tokens is damaged; nothing was forgotten.
+            StoreError: the turns are forgotten, but their bytes could not be overwritten yet; the next
+                opening does it.
         """
         self._require_writer("forget")
         turns = [turn for turn in map(self._turns.get, dict.fromkeys(turn_ids)) if not turn.forgotten]
@@ -236,8 +243,10 @@ class DiskStore:
             self._slots.add_scrubs(ranges)
             self._store_digests()
         self._disk_digests.settle()
-        self._finish_scrubs()
-        self._stand_on(self._turns.branch(self._head_id), self._head and self._turns.get(self._head.id))
+        try:
+            self._finish_scrubs()
+        finally:  # it is forgotten from here on, even if the disk fails before the bytes are overwritten
+            self._stand_on(self._turns.branch(self._head_id), self._head and self._turns.get(self._head.id))
         return sum(turn.stop - turn.start for turn in turns)
 
     def collect(self, *, prune: bool = False) -> CollectReport:
@@ -323,8 +332,14 @@ class DiskStore:
             self._finish_scrubs()
 
     def _finish_scrubs(self) -> None:
-        scrub(self._segments, self._slots, self._slots.scrubs())
-        self._disk_digests.erase_beyond()
+        try:
+            scrub(self._segments, self._slots, self._slots.scrubs())
+            self._disk_digests.erase_beyond()
+        except OSError as error:
+            raise StoreError(
+                f"agent {self._agent_id!r}: forgotten K/V could not be overwritten yet ({error.strerror}). "
+                "Look after the disk; the next opening finishes it."
+            ) from error
         with self._index.transaction():
             self._slots.clear_scrubs()
         self._index.compact()

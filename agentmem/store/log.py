@@ -30,14 +30,21 @@ class DiskTokenLog:
         StoreError: tokens are appended outside a turn, or the disk refused them.
     """
 
-    def __init__(self, layout: KVLayout, segments: SegmentSet, branch: BranchMap, tail: Tail) -> None:
+    def __init__(
+        self,
+        layout: KVLayout,
+        segments: SegmentSet,
+        branch: BranchMap,
+        tail: Tail,
+        dead: Iterable[tuple[int, int]],
+    ) -> None:
         self._layout = layout
         self._segments = segments
         self._branch = branch
         self._committed = branch.length
         self._committed_tail = tail
         self._tail = tail
-        self._dead: list[tuple[int, int]] = []
+        self._dead = list(dead)
         self._open = False
         self._writers: dict[int, TensorWriter] = {}
         self._folder_changed = False
@@ -181,16 +188,6 @@ class DiskTokenLog:
         self._committed = branch.length
         self._committed_tail = self._tail = tail
         self._dead = list(dead)
-
-    @property
-    def tail(self) -> Tail:
-        """Where the first token of the next turn will go."""
-        return self._committed_tail
-
-    @property
-    def open_tail(self) -> Tail:
-        """Where the next token of the open turn will go."""
-        return self._tail
 
     def _end_turn(self) -> None:
         self._open = False

@@ -129,12 +129,12 @@ def create_database(path: Path) -> Database:
     """Make the index of a new agent. Nothing is synced: the caller syncs the whole folder at the end."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would use the umask
     db = _connect(path, read_only=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _apply_settings(db, read_only=False)
     db.execute("PRAGMA synchronous = OFF")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     migrations.apply(db)
+    db.execute("PRAGMA journal_mode = WAL")
     return db
 
 
@@ -166,6 +166,8 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
 
 def _connect(path: Path, *, read_only: bool) -> Database:
     mode = "ro" if read_only else "rw"
+    if read_only and not os.access(path.parent, os.W_OK) and not path.with_name("agent.db-wal").exists():
+        mode = "ro&immutable=1"  # a copy on read-only media: nobody writes, and no -shm file can be made
     conn = sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,

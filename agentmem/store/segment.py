@@ -7,7 +7,7 @@ and files; nothing of turns, branches or token positions.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +151,14 @@ class SegmentSet:
             self._bytes_read_before += segment.bytes_read
             segment.file.close()
 
+    def keep_open(self, numbers: Collection[int]) -> None:
+        """Close all segments but these."""
+        for number in set(self._open) - set(numbers):
+            self.drop(number)
+
     def close(self) -> None:
         """Close all segments for good; closing twice is fine."""
-        for number in list(self._open):
-            self.drop(number)
+        self.keep_open(())
         self._closed = True
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agentmem.errors import StateForgottenError, StateNotFoundError
+from agentmem.errors import InputError, StateForgottenError, StateNotFoundError
 from agentmem.store.base import NewTurn, Turn
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.index import Index, encode_json
@@ -34,6 +34,7 @@ class TurnRows:
     def insert(self, turn: NewTurn, parent: Turn | None, digests: tuple[str | None, int]) -> Turn:
         """Add a turn after ``parent`` and return it. Raises InputError when a field is not plain JSON."""
         start = 0 if parent is None else parent.stop
+        ids = _encoded_ids(turn.token_ids)
         values = (
             None if parent is None else parent.id,
             start,
@@ -56,7 +57,6 @@ class TurnRows:
             "VALUES (?, ?, ?, ? + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             values,
         )
-        ids = np.asarray(turn.token_ids, dtype=_IDS).tobytes()
         self._index.execute("INSERT INTO tokens (turn, ids) VALUES (?, ?)", (turn_id, ids))
         if self._full_text:
             words = " ".join(words_of(text_of(turn.messages)))
@@ -196,6 +196,13 @@ class TurnRows:
             self._index.execute("DELETE FROM turn_words WHERE rowid = ?", (turn_id,))
         # a deleted row's words stay in FTS5's own pages until they are merged: build them anew
         self._index.execute("INSERT INTO turn_words (turn_words) VALUES ('rebuild')")
+
+
+def _encoded_ids(token_ids: Sequence[int]) -> bytes:
+    try:
+        return np.asarray(token_ids, dtype=_IDS).tobytes()
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InputError(f"token ids must be integers of 32 bits: {error}") from error
 
 
 def _turn(row: Any) -> Turn:

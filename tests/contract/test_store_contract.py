@@ -746,6 +746,18 @@ class TestCollect:
 
         assert same(contents(reopened(home, store).log), expected((1, 40), (2, 40)))
 
+    def test_collect_after_an_abandoned_turn(self, home: Home, store: Store) -> None:
+        """Collecting what an aborted turn left does not confuse the next turn."""
+        store.begin()
+        store.log.append(*kv(1, 100))
+        contents(store.log)
+        store.abort()
+        store.collect()
+        add_turn(store, 2, 90)
+
+        assert same(contents(store.log), expected((2, 90)))
+        assert same(contents(reopened(home, store).log), expected((2, 90)))
+
     def test_prune(self, home: Home, store: Store) -> None:
         """Pruned turns are gone for good; the branch and what is added later are whole."""
         add_turn(store, 1, 40)

@@ -219,6 +219,28 @@ def test_full_disk_leaves_the_turn_as_it_was(home: DiskHome, monkeypatch: pytest
     store.close()
 
 
+def test_full_disk_while_forgetting(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk would not overwrite is forgotten all the same, and overwritten at the next opening."""
+    store = create(home)
+    for seed in (1, 2, 3):
+        add_turn(store, seed, 50, blocks=2)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorWriter, "write_zeros", full)
+    with pytest.raises(StoreError, match="No space"):
+        store.forget([2])
+    monkeypatch.undo()
+    assert list(store.log.dead) == [(50, 100)]
+    store.close()
+    store = home.open("ada")
+
+    assert same(contents(store.log), expected((1, 50), (-2, 50), (3, 50)))
+    assert store.verify(deep=True).ok
+    store.close()
+
+
 def test_short_writes_are_finished(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that the system does in part is carried on to its end."""
     real = os.pwrite

@@ -332,3 +332,17 @@ def test_unstorable_dtype(home: DiskHome) -> None:
     with pytest.raises(ConfigError, match="float64"):
         create(home, layout=KVLayout(((1, 2),), torch.float64))
     assert home.list() == []
+
+
+def test_reading_where_nothing_can_be_written(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy on read-only media can be read."""
+    store = create(home)
+    add_turn(store, 1, 10)
+    store.close()
+    before = sorted(path.name for path in folder(home).iterdir())
+    monkeypatch.setattr("agentmem.store.schema.os.access", lambda *_: False)
+    reader = home.open("ada", read_only=True)
+
+    assert same(contents(reader.log), expected((1, 10)))
+    assert sorted(path.name for path in folder(home).iterdir()) == before  # no -shm, no -wal
+    reader.close()
