@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -36,17 +37,20 @@ from support.stores import (
     digests,
     expected,
     kv,
+    memory_folder,
     new_turn,
     same,
 )
 
 
 @pytest.fixture(params=["disk", "memory"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
     """An empty home of either kind."""
     if request.param == "memory":
-        return InMemoryHome()
-    return DiskHome(tmp_path, segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
+        yield InMemoryHome()
+        return
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        yield DiskHome(Path(folder), segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agentmem.errors import StateNotFoundError
 from agentmem.memory.source import KVLayout
 from agentmem.store import DiskHome, InMemoryHome, Store
-from support.stores import add_turn, contents, create, digests, kv, new_turn, same
+from support.stores import add_turn, contents, create, digests, kv, memory_folder, new_turn, same
 
 LAYOUT = KVLayout(((2, 4), (2, 4)), torch.bfloat16)
 
@@ -24,7 +24,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=memory_folder()))
         self.homes = (DiskHome(self.folder, segment_tokens=64, digest_blocks=4), InMemoryHome())
         self.names = ["a0"]
         self.stores: list[Store] = []
