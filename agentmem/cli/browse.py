@@ -96,7 +96,13 @@ def history(
 
 
 @reported
-def explain(name: Name, home: Home = None, model: Model = None, as_json: AsJson = False) -> None:
+def explain(
+    name: Name,
+    home: Home = None,
+    model: Model = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many blocks.")] = 8,
+    as_json: AsJson = False,
+) -> None:
     """Show what fed the last reply: the recalled blocks, their turn, date and share of attention."""
     with opened(name, home=home, model=model, read_only=True) as memory:
         explanation = memory.explain()
@@ -113,9 +119,12 @@ def explain(name: Name, home: Home = None, model: Model = None, as_json: AsJson 
     out.print(f"{explanation.recalled_mass:.1%} of the attention went to recalled text:", style="dim")
     rows = [
         (f"{block.share:.1%}", str(block.turn), date(block.created_at), line(block.text, 200))
-        for block in explanation.blocks
+        for block in explanation.blocks[:limit]
     ]
     table(("share", "turn", "when", "text"), rows, numeric=(0, 1))
+    more = len(explanation.blocks) - limit
+    if more > 0:
+        out.print(f"and {count(more, 'block')} with smaller shares", style="dim")
 
 
 @reported

@@ -21,8 +21,14 @@ from agentmem.cli.options import Model
 from agentmem.cli.shown import console
 from agentmem.errors import DownloadError
 
-TOLD = "Hi! My dog is called Biscuit, and the code of my bike lock is 4071. Please remember both."
-ASKED = "What is my dog called, and what is the code of my bike lock?"
+TOLD = (
+    "Good morning! I slept badly, the tram was late again, and it has been raining since Sunday, but the week "
+    "looks better than the last one: on Thursday there is the choir, and on Friday the long walk by the lake "
+    "with Tomás. Oh, and before it slips my mind: my sister's cat is called Marzipan, and my locker at the "
+    "swimming pool is number 8163."
+)
+"""The facts stand behind the first 64 tokens, which every reply sees anyway."""
+ASKED = "What is my sister's cat called, and what is the number of my locker?"
 
 
 @reported
@@ -30,7 +36,7 @@ def demo(model: Model = None) -> None:
     """Show it: told on day 1, a long document on day 2, asked on day 3, each day a new process."""
     chosen = _brought(model)
     with tempfile.TemporaryDirectory(prefix="agentmem-demo-") as folder:
-        document = Path(folder) / "licence.txt"
+        document = Path(folder) / "manual.txt"
         document.write_text(_long_text(), encoding="utf-8")
         options = ["--home", str(Path(folder) / "home"), "--model", chosen]
         _day("Day 1: told in passing.", ["run", "ada", TOLD, "--at", "2026-03-02T09:00", *options])
@@ -70,10 +76,10 @@ def _day(title: str, arguments: list[str]) -> None:
 
 
 def _long_text() -> str:
-    """A text longer than the window that every installation has: the project's licence."""
-    files = distribution("agentmem-kv").files or []
-    licence = next(file for file in files if file.name == "LICENSE")
-    return licence.read_text()
+    """A text much longer than the window that every installation has: the project's README and licence."""
+    project = distribution("agentmem-kv")
+    licence = next(file for file in project.files or [] if file.name == "LICENSE")
+    return f"{project.read_text('METADATA')}\n\n{licence.read_text()}"
 
 
 def register(app: typer.Typer) -> None:
