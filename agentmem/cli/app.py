@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -36,6 +37,9 @@ def root(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    # Idle OpenMP threads spin by default, and with other work on the same cores a reply takes several
+    # times as long; sleeping costs next to nothing. Read by torch when a verb imports it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except KeyboardInterrupt:
