@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +16,9 @@ os.environ.pop("AGENTMEM_MODEL", None)
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+
+settings.register_profile("house", deadline=None)  # a shared core may be slow at any moment
+settings.load_profile("house")
 
 REAL_MODEL = "smollm2-135m"
 
