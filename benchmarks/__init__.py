@@ -1,0 +1,1 @@
+"""Measurements of agentmem, each with a command that prints it again."""
