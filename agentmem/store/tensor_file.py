@@ -169,7 +169,15 @@ class TensorFile:
     def bytes_of(self, tensor: int, head: int, start: int, stop: int) -> memoryview:
         """The bytes of rows [start, stop) of one head, not copied."""
         offset = self.spec.offset(tensor, head, start)
-        return self._view[offset : offset + (stop - start) * self._row_bytes(tensor)]
+        return self._view[offset : offset + (stop - start) * self.row_bytes(tensor)]
+
+    def tensor_bytes(self, tensor: int) -> memoryview:
+        """The bytes of a whole tensor, heads in order, not copied."""
+        return self.bytes_of(tensor, 0, 0, self.spec.shapes[tensor][0] * self.spec.capacity)
+
+    def row_bytes(self, tensor: int) -> int:
+        """Bytes of one row."""
+        return self.spec.shapes[tensor][1] * self.spec.dtype.itemsize
 
     def close(self) -> None:
         """Drop the map; where somebody still holds a view of it, it goes with the last view."""
@@ -177,9 +185,6 @@ class TensorFile:
         self._view.release()
         with suppress(BufferError):
             self._map.close()
-
-    def _row_bytes(self, tensor: int) -> int:
-        return self.spec.shapes[tensor][1] * self.spec.dtype.itemsize
 
     def _row_array(self, tensor: int) -> RawArray:
         heads, dim = self.spec.shapes[tensor]
