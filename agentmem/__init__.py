@@ -53,6 +53,7 @@ if typing.TYPE_CHECKING:
     )
     from agentmem.config import MemoryConfig
     from agentmem.engine.model import LanguageModel
+    from agentmem.store import InMemoryHome, InMemoryStore
     from agentmem.store.base import AgentInfo, Finding, VerifyReport
 
 __all__ = [
@@ -75,6 +76,8 @@ __all__ = [
     "FormatVersionError",
     "HashMismatchError",
     "HistoryTurn",
+    "InMemoryHome",
+    "InMemoryStore",
     "InputError",
     "LanguageModel",
     "MemoryConfig",
@@ -103,6 +106,8 @@ __all__ = [
 _PLACES = {
     "AgentInfo": "agentmem.store.base",
     "Finding": "agentmem.store.base",
+    "InMemoryHome": "agentmem.store",
+    "InMemoryStore": "agentmem.store",
     "LanguageModel": "agentmem.engine.model",
     "MemoryConfig": "agentmem.config",
     "VerifyReport": "agentmem.store.base",
