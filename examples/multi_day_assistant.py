@@ -27,7 +27,7 @@ from multi_day_measure import check, check_out_of_sight, find_facts, full_attent
 from multi_day_print import Page
 from multi_day_story import DAYS, FACTS, SYSTEM, Day, Fact, Say
 
-from agentmem import AgentMemory, DownloadError, Reply
+from agentmem import AgentMemError, AgentMemory, DownloadError, Reply
 from agentmem.engine.catalog import DEFAULT_MODEL, FALLBACK_MODEL
 from agentmem.engine.models import pull
 from agentmem.engine.rich_progress import RichProgress
@@ -121,10 +121,15 @@ def verdict(last: dict[str, Any], arms: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the days asked for, each in a process of its own. 0: all shown; 1: not shown."""
+    """The script. 0: everything held and was shown; 1: it was not; 2: the options cannot be used."""
     options = _options().parse_args(arguments)
-    if options.child:
-        return _child(options)
+    try:
+        return _child(options) if options.child else _run(options)
+    except AgentMemError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     page = Page(to_stderr=options.json)
     model = _bring(options.model, page)
@@ -170,7 +175,7 @@ def _bring(wanted: str | None, page: Page) -> str:
         pull(model, progress=RichProgress())
     except DownloadError as error:
         if wanted is not None:
-            raise SystemExit(f"error: {error}") from None
+            raise
         page.note(f"{error} Going on with {FALLBACK_MODEL}, which is too weak to judge recall by.")
         model = FALLBACK_MODEL
         pull(model, progress=RichProgress())

@@ -31,11 +31,12 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Place:
-    """Where a fact was told: its tokens [start, stop) in the log, and when."""
+    """Where a fact was told: its tokens [start, stop) in the log, in which turn, and when."""
 
     fact: Fact
     start: int
     stop: int
+    turn: int
     told: str
 
     def answer(self, reply: Reply) -> dict[str, Any]:
@@ -44,18 +45,19 @@ class Place:
         ``block`` is the recalled block that holds the fact, else None; ``rank`` its place by share.
         """
         receipt = reply.receipt
-        block = None
-        for rank, found in enumerate(receipt.blocks, start=1):
-            if found.start < self.stop and self.start < found.stop:
-                day = found.created_at[:10]
-                block = {
-                    "turn": found.turn,
-                    "day": day,
-                    "text": found.text,
-                    "share": found.share,
-                    "rank": rank,
-                }
-                break
+        held = [found.start < self.stop and self.start < found.stop for found in receipt.blocks]
+        rank = held.index(True) if True in held else None
+        block = (
+            None
+            if rank is None
+            else {
+                "day": self.told[:10],
+                "turn": self.turn,
+                "share": receipt.blocks[rank].share,
+                "rank": rank + 1,
+                "text": receipt.blocks[rank].text,
+            }
+        )
         return {
             **judged(self.fact, reply.text),
             "tokens_held": receipt.tokens_held,
@@ -100,7 +102,7 @@ def _find(store: Store, fact: Fact, tokenizer: PreTrainedTokenizerBase) -> Place
     ids = store.token_ids(turn.start, turn.stop)
     stop = next(n for n in range(1, len(ids) + 1) if fact.key in _text(tokenizer, ids[:n]))
     start = next(n for n in range(stop - 1, -1, -1) if fact.key in _text(tokenizer, ids[n:stop]))
-    return Place(fact, turn.start + start, turn.start + stop, turn.created_at)
+    return Place(fact, turn.start + start, turn.start + stop, turn.id, turn.created_at)
 
 
 def _tells(turn: Turn, fact: Fact) -> bool:

@@ -94,7 +94,7 @@ class Page:
         block = answer["block"]
         recalled = "the block that holds the fact is not among those with the largest shares"
         if block is not None:
-            recalled = f"recalled from {block['day']} (turn {block['turn']}), share {block['share']:.1%}"
+            recalled = f"recalled from {block['day']} (turn {block['turn']}), share {block['share']:.1%} (rank {block['rank']})"
         self.note(
             f"     {answer['tokens_held']} tokens held, {answer['tokens_reread']} re-read; {recalled}; "
             f"first token after {answer['seconds_to_first'] * 1000:.0f} ms, done after "
@@ -107,8 +107,8 @@ class Page:
         self._console.print(_recall_table(shown))
         again, resume = shown["reprefill_seconds"], shown["resume_seconds"]
         self._console.print(
-            f"resumed {shown['tokens_held']} tokens in {resume * 1000:.0f} ms; reading them again takes "
-            f"{again:.1f} s, {again / resume:.0f} times as long",
+            f"{shown['tokens_held']} tokens, weights loaded: resumed in {resume * 1000:.0f} ms, read again in "
+            f"{again:.1f} s, which is {again / resume:.0f} times as long",
             markup=False,
         )
         passed = "[green]shown[/]" if shown["passed"] else "[red]not shown[/]"
