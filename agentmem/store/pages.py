@@ -50,8 +50,7 @@ class PageTable:
         # unchecked[tensor][head * pages + page]: the same order as a file's rows, 32 to a cell
         self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
         self.bytes_checked = 0
-        for page in pages:
-            self._set(page, checked=False)
+        self._set(pages, checked=False)
 
     def filled(self, page: int) -> int:
         """Slots of a page that belong to finished turns."""
@@ -113,8 +112,7 @@ class PageTable:
 
     def renew(self, pages: Iterable[PageSums]) -> None:
         """Take over checksums that were just computed from the bytes themselves."""
-        for page in pages:
-            self._set(page, checked=True)
+        self._set(pages, checked=True)
 
     def wrong_columns(self, page: int) -> list[str]:
         """Names of a page's columns whose bytes are not what was written, whether checked before or not."""
@@ -129,11 +127,15 @@ class PageTable:
         """The pages that have checksums."""
         return [int(page) for page in np.flatnonzero(self._filled)]
 
-    def _set(self, page: PageSums, *, checked: bool) -> None:
-        self._sums[page.page] = np.frombuffer(page.sums, dtype=_SUM)
-        self._filled[page.page] = page.filled
+    def _set(self, pages: Iterable[PageSums], *, checked: bool) -> None:
+        """Take over checksums, all at once: a long memory has thousands of pages."""
+        new = list(pages)
+        numbers = np.array([page.page for page in new], dtype=np.int64)
+        sums = np.frombuffer(b"".join(page.sums for page in new), dtype=_SUM)
+        self._sums[numbers] = sums.reshape(len(new), self._columns[-1])
+        self._filled[numbers] = [page.filled for page in new]
         for unchecked in self._unchecked:
-            unchecked[page.page :: len(self._filled)] = not checked
+            unchecked.reshape(-1, len(self._filled))[:, numbers] = not checked
 
     def _matches(self, tensor: int, head: int, page: int) -> bool:
         start = page * PAGE_SLOTS
