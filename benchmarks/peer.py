@@ -41,11 +41,11 @@ class PeerSide:
         self._stop_ids = stop_ids
         self._plan = plan
         self._samples = samples
-        trained = int(self._model.config.max_position_embeddings)
-        more = max(plan.peer_reply + len(question_ids), plan.peer_ingest)
-        self._caches = {n: DynamicCache() for n in sorted(ids) if len(ids[n]) + more <= trained}
+        self._trained = int(self._model.config.max_position_embeddings)
+        more = plan.peer_reply + len(question_ids)
+        self._caches = {n: DynamicCache() for n in sorted(ids) if len(ids[n]) + more <= self._trained}
         for length in sorted(set(ids) - set(self._caches)):
-            samples.skip(f"{name}: full attention at {length:,} tokens: trained for {trained:,}")
+            samples.skip(f"{name}: full attention at {length:,} tokens: trained for {self._trained:,}")
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -70,7 +70,7 @@ class PeerSide:
         held = cache.get_seq_length()
         self._reply(length, cache)
         _shrink(cache, held)
-        new = self._ids[length][: self._plan.peer_ingest]
+        new = self._ids[length][: min(self._plan.peer_ingest, self._trained - held)]
         started = time.perf_counter()
         self._read(new, cache)
         speed = len(new) / (time.perf_counter() - started)
