@@ -22,6 +22,8 @@ RESIDUAL = (
     "turn was visible and may still carry a trace of it"
 )
 
+CUT = "; the last token of a reply that was cut short stands at the start of the turn after it"
+
 
 def forget(
     store: Store,
@@ -50,10 +52,18 @@ def forget(
             f"turn {names} lies in the first {sink_tokens} tokens (the sinks), which every later token "
             "attended to; forgetting it needs a rebuild of the memory, which is not in this version"
         )
-    tokens = sum(one.stop - one.start for one in found)
+    receipt = ForgetReceipt(
+        [one.id for one in found], sum(one.stop - one.start for one in found), dry_run, _residual(found)
+    )
     if not dry_run and found:
         store.forget([one.id for one in found])
-    return ForgetReceipt([one.id for one in found], tokens, dry_run, RESIDUAL if found else "nothing found")
+    return receipt
+
+
+def _residual(turns: Sequence[Turn]) -> str:
+    if not turns:
+        return "nothing found"
+    return RESIDUAL + (CUT if any(turn.pending and turn.pending["ids"] for turn in turns) else "")
 
 
 def _find(

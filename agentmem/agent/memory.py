@@ -461,13 +461,11 @@ class AgentMemory:
         return turns.write(asked, turns.delta(asked, reply=False)).tokens_prefilled
 
     def _note_resumed(self, prefilled: int, seconds: float) -> None:
-        head = self._store.head
-        turns = len(self._store.turns()) if head is not None else 0
         self._resumed = ResumeReceipt(
             created=self._resumed.created,
             tokens_held=self._store.log.committed,
             tokens_prefilled=prefilled,
-            turns=turns,
+            turns=self._store.turn_count,
             bytes_read=self._store.bytes_read,
             seconds=seconds,
         )

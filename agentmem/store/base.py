@@ -159,6 +159,11 @@ class Store(Protocol):
         """K/V and digest bytes read from files since opening."""
         ...
 
+    @property
+    def turn_count(self) -> int:
+        """How many turns there are from the root to the head; reads none of them."""
+        ...
+
     def turns(self, *, limit: int | None = None) -> list[Turn]:
         """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
         ...

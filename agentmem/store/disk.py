@@ -119,6 +119,11 @@ class DiskStore:
         """K/V and digest bytes checked and copied out of files since opening."""
         return self._segments.bytes_read + self._disk_digests.bytes_read
 
+    @property
+    def turn_count(self) -> int:
+        """How many turns there are from the root to the head; reads none of them."""
+        return len(self._branch)
+
     def turns(self, *, limit: int | None = None) -> list[Turn]:
         """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
         return self._turns.newest(self._head_id, limit)

@@ -113,6 +113,11 @@ class InMemoryStore:
         """Always 0: there are no files."""
         return 0
 
+    @property
+    def turn_count(self) -> int:
+        """How many turns there are from the root to the head."""
+        return len(self._path)
+
     def turns(self, *, limit: int | None = None) -> list[Turn]:
         """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
         turns = [kept.turn for kept in self._path]

@@ -70,7 +70,9 @@ def test_with_keys_and_values_it_is_the_same_agent(
     assert AgentMemory.resume("bob", model=model, home=other, config=SMALL).resumed.created
 
 
-def test_as_text_it_is_read_again(memory: AgentMemory, home: Home, model: LanguageModel, tmp_path: Path) -> None:
+def test_as_text_it_is_read_again(
+    memory: AgentMemory, home: Home, model: LanguageModel, tmp_path: Path
+) -> None:
     """The living turns' tokens in order, forwarded once; history and sources are there; it can go on."""
     path = AgentMemory.export("ada", tmp_path / "ada.agentmem", home=home)
     told: list[tuple[int, int]] = []
@@ -90,14 +92,19 @@ def test_as_text_it_is_read_again(memory: AgentMemory, home: Home, model: Langua
     assert path.stat().st_size < 20_000
 
 
-def test_as_text_its_dense_keys_and_values_are_those_of_decoding(model: LanguageModel, tmp_path: Path) -> None:
+def test_as_text_its_dense_keys_and_values_are_those_of_decoding(
+    model: LanguageModel, tmp_path: Path
+) -> None:
     """Where everything is attended to, reading the tokens again gives K/V equal to 1e-4."""
     home = InMemoryHome()
     memory = AgentMemory.resume("ada", model=model, home=home, config=SMALL.changed(dense_tokens=600))
     memory.chat("What is my dog called?", max_new_tokens=20)
     memory.chat("And again?", max_new_tokens=20)
     copy = AgentMemory.restore(
-        AgentMemory.export("ada", tmp_path / "ada.agentmem", home=home), agent_id="eve", model=model, home=home
+        AgentMemory.export("ada", tmp_path / "ada.agentmem", home=home),
+        agent_id="eve",
+        model=model,
+        home=home,
     )
     pairs = zip(log_tensors(memory._store), log_tensors(copy._store), strict=True)
     assert max(float((a - b).abs().max()) for a, b in pairs) <= 1e-4

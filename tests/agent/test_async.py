@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from agentmem.agent import AgentMemory
 from agentmem.engine.model import LanguageModel
@@ -59,14 +61,20 @@ def test_the_loop_stays_free(memory: AgentMemory) -> None:
     """While a reply is decoded other tasks run."""
 
     async def live() -> int:
-        ticks = 0
-        task = asyncio.create_task(memory.achat(QUESTION, max_new_tokens=60))
-        while not task.done():
-            ticks += 1
-            await asyncio.sleep(0.001)
-        return ticks
+        go_on = threading.Event()
 
-    assert asyncio.run(live()) > 5
+        def wait_for_the_loop(_: Tensor, scores: Tensor) -> Tensor:
+            assert go_on.wait(30), "the loop was held up by the reply"
+            return scores
+
+        task = asyncio.create_task(
+            memory.achat(QUESTION, max_new_tokens=5, logits_processor=[wait_for_the_loop])
+        )
+        await asyncio.sleep(0.01)
+        go_on.set()
+        return (await task).usage.output_tokens
+
+    assert asyncio.run(live()) == 5
 
 
 def test_calls_of_many_tasks_queue(memory: AgentMemory) -> None:
@@ -76,7 +84,9 @@ def test_calls_of_many_tasks_queue(memory: AgentMemory) -> None:
         await asyncio.gather(*(memory.achat(f"I am {n}.", max_new_tokens=4) for n in range(6)))
 
     asyncio.run(live())
-    assert sorted(turn.messages[0]["content"] for turn in memory.history()) == [f"I am {n}." for n in range(6)]
+    assert sorted(turn.messages[0]["content"] for turn in memory.history()) == [
+        f"I am {n}." for n in range(6)
+    ]
 
 
 def test_agents_of_one_model_answer_at_once(model: LanguageModel) -> None:
@@ -122,17 +132,18 @@ def test_a_stream_that_is_left_drops_its_turn(memory: AgentMemory) -> None:
 
 
 def test_a_task_cancelled_while_it_waits_its_turn_leaves_the_queue(memory: AgentMemory) -> None:
-    """The call before it ends as usual; the cancelled one never was; the next one comes through."""
+    """The stream before it ends as usual; the cancelled call never was; the next one comes through."""
 
     async def live() -> None:
-        first = asyncio.create_task(memory.achat("Hello", max_new_tokens=40))
-        await asyncio.sleep(0.02)
+        first = memory.stream("Hello", max_new_tokens=6)
+        next(first)
         second = asyncio.create_task(memory.achat(QUESTION, max_new_tokens=4))
-        await asyncio.sleep(0.01)
+        for _ in range(5):
+            await asyncio.sleep(0)
         second.cancel()
+        first.read()
         with pytest.raises(asyncio.CancelledError):
             await second
-        await first
         await memory.achat("And again?", max_new_tokens=4)
 
     asyncio.run(asyncio.wait_for(live(), 60))

@@ -144,7 +144,9 @@ def test_a_fork_outlives_its_parent(memory: AgentMemory, home: Home, model: Lang
         ({"match": "assistant"}, []),
     ],
 )
-def test_forgetting_finds_what_fits_every_condition(memory: AgentMemory, options: Any, gone: list[int]) -> None:
+def test_forgetting_finds_what_fits_every_condition(
+    memory: AgentMemory, options: Any, gone: list[int]
+) -> None:
     """First said, then done: the same turns and tokens; a dry run changes nothing."""
     ids = [turn.turn for turn in memory.history()]
     before = state_of(memory)
@@ -159,7 +161,9 @@ def test_forgetting_finds_what_fits_every_condition(memory: AgentMemory, options
     assert [turn.turn for turn in memory.history() if turn.forgotten] == list(done.turns)
 
 
-def test_forgotten_text_is_nowhere(memory: AgentMemory, tmp_path: Path, model: LanguageModel, home: Home) -> None:
+def test_forgotten_text_is_nowhere(
+    memory: AgentMemory, tmp_path: Path, model: LanguageModel, home: Home
+) -> None:
     """Not in history, search, explain, the log, an export, or any file of the home."""
     secret = memory.search("zanzibar")[0].turn
     memory.forget(turn=secret)
@@ -189,7 +193,9 @@ def test_what_lies_in_the_sinks_needs_a_rebuild(memory: AgentMemory) -> None:
     assert state_of(memory) == before
 
 
-def test_the_talk_goes_on_behind_a_forgotten_end(memory: AgentMemory, home: Home, model: LanguageModel) -> None:
+def test_the_talk_goes_on_behind_a_forgotten_end(
+    memory: AgentMemory, home: Home, model: LanguageModel
+) -> None:
     """The newest turns forgotten: the next message follows the newest living one, in the template's words."""
     memory.forget(after="2026-01-04T12:00:00+00:00")
     memory.close()

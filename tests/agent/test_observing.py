@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-import agentmem.agent.observing as observing
-from agentmem.agent import AgentMemory
+from agentmem.agent import AgentMemory, observing
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import InputError
 from agentmem.store import DiskHome, InMemoryHome
@@ -18,7 +17,10 @@ from support.scripted import Scripted, rendered
 from support.tiny_language_model import SMALL, language_model
 
 AT = "2026-01-02T03:04:05+00:00"
-LONG = " ".join(f"The fox number {n} jumps over the lazy dog, about {n * 7} km.\n" for n in range(12)) + "naïve 🙂 end"
+LONG = (
+    " ".join(f"The fox number {n} jumps over the lazy dog, about {n * 7} km.\n" for n in range(12))
+    + "naïve 🙂 end"
+)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -53,13 +55,17 @@ def test_consecutive_observations_are_one_user_message(home: Home, model: Langua
     assert ids_of(memory) == wanted[: memory.tokens_held]
     assert memory.tokenizer.decode(wanted[memory.tokens_held :]) == "<|im_end|>\n"
 
-    memory.generate([{"role": "user", "content": "Well?"}], logits_processor=[Scripted(memory.tokenizer, "Hello")])
+    memory.generate(
+        [{"role": "user", "content": "Well?"}], logits_processor=[Scripted(memory.tokenizer, "Hello")]
+    )
     talk = [{"role": "user", "content": merged}, {"role": "user", "content": "Well?"}]
     whole = rendered(memory.tokenizer, [*talk, {"role": "assistant", "content": "Hello"}], reply=False)
     assert ids_of(memory) == whole[: memory.tokens_held]
 
 
-def test_a_text_in_parts_is_the_text(home: Home, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_in_parts_is_the_text(
+    home: Home, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However small the parts: together they are the text, and to the model one message that holds it word for word."""
     for size in (9, 30, 64):
         monkeypatch.setattr(observing, "PART_TOKENS", size)
@@ -88,7 +94,9 @@ def test_a_finished_text_is_not_read_again(home: Home, model: LanguageModel) -> 
     assert again.tokens_prefilled == later.tokens_prefilled == 0
     assert again.bytes_written == 0
     assert memory.checkpoint() == state
-    assert memory.observe("Hello", at=AT).tokens_prefilled == memory.observe("Hello", at=AT).tokens_prefilled > 0
+    assert (
+        memory.observe("Hello", at=AT).tokens_prefilled == memory.observe("Hello", at=AT).tokens_prefilled > 0
+    )
 
 
 def test_another_text_under_a_source_is_refused(home: Home, model: LanguageModel) -> None:
@@ -102,7 +110,9 @@ def test_another_text_under_a_source_is_refused(home: Home, model: LanguageModel
     memory.observe("My cat is called Biscuit.", source="notes-2", at=AT)
 
 
-def test_a_text_goes_on_behind_a_chat(home: Home, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_goes_on_behind_a_chat(
+    home: Home, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Interrupted, then a chat, then repeated: the rest follows in a message of its own."""
     monkeypatch.setattr(observing, "PART_TOKENS", 40)
     memory = opened(home, model)
@@ -114,7 +124,9 @@ def test_a_text_goes_on_behind_a_chat(home: Home, model: LanguageModel, monkeypa
     with pytest.raises(ZeroDivisionError):
         memory.observe(LONG, source="long", at=AT, on_progress=stop)
     kept = len(memory.history())
-    memory.generate([{"role": "user", "content": "Well?"}], logits_processor=[Scripted(memory.tokenizer, "Hello")])
+    memory.generate(
+        [{"role": "user", "content": "Well?"}], logits_processor=[Scripted(memory.tokenizer, "Hello")]
+    )
     memory.observe(LONG, source="long", at=AT)
     turns = [turn for turn in memory.history() if turn.kind == "observe"]
 

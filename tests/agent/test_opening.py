@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -215,7 +214,9 @@ def test_an_opened_agent_is_as_it_was_left(home: Home, model: LanguageModel) -> 
         assert explained.blocks
 
 
-def test_weights_are_loaded_once_for_all_agents_and_openings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_loaded_once_for_all_agents_and_openings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By name, by folder, as stored or with its dtype spelled out: one object, found from any folder."""
     folder = write_chat_model(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
@@ -223,8 +224,11 @@ def test_weights_are_loaded_once_for_all_agents_and_openings(tmp_path: Path, mon
     with AgentMemory.resume("ada", model="model", home=home, config=SMALL) as memory:
         first = memory._model.get()
         memory.chat("Hello", max_new_tokens=2)
-    monkeypatch.chdir(os.path.dirname(tmp_path))
-    with AgentMemory.resume("ada", home=home) as memory, AgentMemory.resume("bob", model=folder, home=home) as bob:
+    monkeypatch.chdir(tmp_path.parent)
+    with (
+        AgentMemory.resume("ada", home=home) as memory,
+        AgentMemory.resume("bob", model=folder, home=home) as bob,
+    ):
         assert memory._model.get() is first
         assert bob._model.get() is first
         assert LanguageModel.load(folder, device="cpu", dtype="float32") is first

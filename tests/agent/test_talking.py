@@ -81,7 +81,9 @@ def ids_of(memory: AgentMemory) -> list[int]:
         (lambda m: m.forget(turn=1, mode="rebuild"), "rebuild"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_changes_nothing(memory: AgentMemory, call: Any, words: str) -> None:
+def test_what_cannot_be_used_is_refused_and_changes_nothing(
+    memory: AgentMemory, call: Any, words: str
+) -> None:
     """An InputError that names the trouble; the memory is as it was, and open for the next call."""
     before = state_of(memory)
     with pytest.raises(InputError, match=words):
@@ -233,13 +235,15 @@ def test_a_closed_memory_refuses_every_call(memory: AgentMemory) -> None:
 def test_leaving_the_with_block_drops_an_unfinished_stream(model: LanguageModel) -> None:
     """The error that ended the block is the one that is seen, and the agent is free again."""
     home = InMemoryHome()
-    with (
-        pytest.raises(ZeroDivisionError),
-        AgentMemory.resume("ada", model=model, home=home, config=SMALL) as memory,
-    ):
-        stream = memory.stream("Hi", max_new_tokens=20)
-        next(stream)
-        _ = 1 / 0
+
+    def fail_in_the_middle() -> None:
+        with AgentMemory.resume("ada", model=model, home=home, config=SMALL) as memory:
+            stream = memory.stream("Hi", max_new_tokens=20)
+            next(stream)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_the_middle()
     with AgentMemory.resume("ada", model=model, home=home) as memory:
         assert memory.tokens_held == 0
 
@@ -305,6 +309,6 @@ def test_search_finds_turns_by_their_words(memory: AgentMemory) -> None:
     say(memory, "And my cat?", "Your cat is no biscuit, thank you.")
 
     assert [hit.role for hit in memory.search("BISCUIT?")] == ["assistant", "user"]
-    assert [hit.text for hit in memory.search("cat biscuit")][0] == "And my cat?"
+    assert next(hit.text for hit in memory.search("cat biscuit")) == "And my cat?"
     assert memory.search("walrus") == []
     assert len(memory.search("biscuit", limit=1)) == 1

@@ -28,7 +28,9 @@ def model() -> LanguageModel:
 
 def opened(model: LanguageModel, home: Home | Path | None = None, **options: Any) -> AgentMemory:
     """The agent."""
-    return AgentMemory.resume("ada", model=model, home=home or InMemoryHome(), config=SMALL.changed(**options))
+    return AgentMemory.resume(
+        "ada", model=model, home=home or InMemoryHome(), config=SMALL.changed(**options)
+    )
 
 
 def think(memory: AgentMemory, text: str, thought: str, answer: str) -> Reply:
@@ -88,7 +90,9 @@ def test_reading_the_answer_again_is_no_rereading_of_history(model: LanguageMode
     assert grown < reply.receipt.tokens_prefilled + lengths[-1] + 4
 
 
-def test_a_memory_that_dropped_thinking_is_one_that_never_saw_it(model: LanguageModel, tmp_path: Path) -> None:
+def test_a_memory_that_dropped_thinking_is_one_that_never_saw_it(
+    model: LanguageModel, tmp_path: Path
+) -> None:
     """A thought longer than the window leaves no digest behind: goes on as its own export without digests."""
     home = DiskHome(tmp_path / "home")
     memory = opened(model, home, keep_thinking=False, window_tokens=8, recall_tokens=16)

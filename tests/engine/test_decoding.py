@@ -24,7 +24,9 @@ def model() -> LanguageModel:
     return language_model()
 
 
-def run(model: LanguageModel, text: str, *, end: bool = True, **options: Any) -> tuple[list[str], Decoded, list[int], int]:
+def run(
+    model: LanguageModel, text: str, *, end: bool = True, **options: Any
+) -> tuple[list[str], Decoded, list[int], int]:
     """Decode a scripted reply behind three ids: pieces, what was decoded, the script, tokens forwarded."""
     agent = SessionAgent(model, InMemoryHome(), SMALL)
     agent.store.begin()
@@ -74,7 +76,7 @@ def test_the_last_token_of_a_long_reply_is_not_forwarded(model: LanguageModel) -
 
 def test_a_stop_string_anywhere_leaves_exactly_the_text_before_it(model: LanguageModel) -> None:
     """For every place of the text: the kept ids say the text that was shown, not a letter more."""
-    for start in range(0, len(TEXT) - 2):
+    for start in range(len(TEXT) - 2):
         stop = TEXT[start : start + 3]
         at = TEXT.find(stop)
         pieces, decoded, _, forwarded = run(model, TEXT, stop=(stop,))

@@ -45,10 +45,16 @@ def test_turns_hand_their_buffers_on(model: LanguageModel) -> None:
 def test_a_turn_that_fails_gives_its_buffers_back(model: LanguageModel) -> None:
     """Whatever happens inside."""
     store = agent_of(model).store
-    with pytest.raises(ZeroDivisionError), model.turn(store.log, store.digests, SMALL) as session:
-        used = session.memory._workspace
-        raise ZeroDivisionError
-    assert used in model._workspaces
+    used = []
+
+    def fail() -> None:
+        with model.turn(store.log, store.digests, SMALL) as session:
+            used.append(session.memory._workspace)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert used[0] in model._workspaces
 
 
 def test_the_fingerprint_names_what_changes_keys_and_values() -> None:

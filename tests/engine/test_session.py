@@ -20,7 +20,10 @@ def test_reading_gives_the_logits_behind_the_last_id(length: int) -> None:
     agent = SessionAgent(model, InMemoryHome(), SMALL)
     told: list[tuple[int, int]] = []
     agent.store.begin()
-    with counted(model.binding.model) as lengths, model.turn(agent.store.log, agent.store.digests, SMALL) as session:
+    with (
+        counted(model.binding.model) as lengths,
+        model.turn(agent.store.log, agent.store.digests, SMALL) as session,
+    ):
         logits = session.read(ids, on_progress=lambda *figures: told.append(figures))
         assert (session.length, session.forwarded) == (length, length)
         session.step(5)

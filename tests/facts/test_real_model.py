@@ -45,7 +45,9 @@ class TestSmolLM2:
         shutil.copytree(tmp_path / "here", tmp_path / "there")
         wanted = play(tmp_path / "here", 1)
         command = [sys.executable, "-m", "support.real_life", str(tmp_path / "there"), "1"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=Path(__file__).parents[1])
+        ran = subprocess.run(
+            command, capture_output=True, text=True, timeout=200, cwd=Path(__file__).parents[1]
+        )
         assert ran.returncode == 0, ran.stderr
         found = json.loads(ran.stdout)
 

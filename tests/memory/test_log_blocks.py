@@ -81,9 +81,18 @@ def test_keys_and_dead_tokens_are_those_of_the_chosen_blocks() -> None:
 
 @pytest.mark.parametrize(
     ("dead", "gone"),
-    [([], []), ([(3, 7)], [0]), ([(2, 8)], [0]), ([(4, 10)], []), ([(3, 15), (19, 23)], [0, 1, 2, 4]), ([(0, 60)], list(range(10)))],
+    [
+        ([], []),
+        ([(3, 7)], [0]),
+        ([(2, 8)], [0]),
+        ([(4, 10)], []),
+        ([(3, 15), (19, 23)], [0, 1, 2, 4]),
+        ([(0, 60)], list(range(10))),
+    ],
 )
-def test_blocks_whose_tokens_are_all_forgotten_are_not_alive(dead: list[tuple[int, int]], gone: list[int]) -> None:
+def test_blocks_whose_tokens_are_all_forgotten_are_not_alive(
+    dead: list[tuple[int, int]], gone: list[int]
+) -> None:
     """Half forgotten ones are; the living are counted."""
     state = BlocksState(GRID, 10, dead, CPU)
 

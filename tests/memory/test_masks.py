@@ -36,7 +36,12 @@ def seen_by(masks: Masks, buffer: LayerBuffer, new: int) -> list[set[int]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 40), st.one_of(st.none(), st.integers(1, 20)), st.sets(st.integers(0, 39)))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.one_of(st.none(), st.integers(1, 20)),
+    st.sets(st.integers(0, 39)),
+)
 def test_each_token_sees_the_past_its_window_and_itself(
     used: int, new: int, window: int | None, dead: set[int]
 ) -> None:

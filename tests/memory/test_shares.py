@@ -16,13 +16,13 @@ def test_mass_is_the_softmax_over_everything_seen() -> None:
     queries, keys = torch.randn(4, 3, 8, generator=generator), torch.randn(2, 11, 8, generator=generator)
     mask = torch.zeros(3, 11).masked_fill_(torch.ones(3, 11, dtype=torch.bool).triu(9), float("-inf"))
     sinks = torch.randn(4, generator=generator)
-    mass, rows = block_mass(
-        queries, keys, slice(2, 8), 3, scaling=0.3, softcap=2.0, sinks=sinks, mask=mask
-    )
+    mass, rows = block_mass(queries, keys, slice(2, 8), 3, scaling=0.3, softcap=2.0, sinks=sinks, mask=mask)
     wanted = torch.zeros(2, 3)
     for head in range(4):
         for t in range(3):
-            logits = [2.0 * math.tanh(float(queries[head, t] @ keys[head // 2, s]) * 0.3 / 2.0) for s in range(11)]
+            logits = [
+                2.0 * math.tanh(float(queries[head, t] @ keys[head // 2, s]) * 0.3 / 2.0) for s in range(11)
+            ]
             weights = [math.exp(x + float(mask[t, s])) for s, x in enumerate(logits)]
             total = sum(weights) + math.exp(float(sinks[head]))
             for block in range(3):
@@ -37,7 +37,9 @@ def test_forgotten_tokens_of_a_block_take_no_mass() -> None:
     keys = torch.zeros(1, 6, 4)
     mask = torch.zeros(2, 1, 6)
     mask[:, :, 2] = float("-inf")
-    mass, _ = block_mass(torch.zeros(2, 1, 4), keys, slice(1, 5), 2, scaling=1.0, softcap=None, sinks=None, mask=mask)
+    mass, _ = block_mass(
+        torch.zeros(2, 1, 4), keys, slice(1, 5), 2, scaling=1.0, softcap=None, sinks=None, mask=mask
+    )
 
     assert mass[0].tolist() == pytest.approx([2 / 5, 4 / 5])
 

@@ -51,7 +51,7 @@ class Turn:
 @pytest.fixture
 def turn() -> Iterator[Turn]:
     """A turn of a new agent."""
-    yield Turn()
+    return Turn()
 
 
 def test_a_set_that_holds_everything_is_only_added_to(turn: Turn) -> None:

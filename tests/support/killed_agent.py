@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import agentmem.agent.observing as observing
-from agentmem.agent import AgentMemory
+from agentmem.agent import AgentMemory, observing
 from support.tiny_language_model import language_model
 
 PART = 40
-LONG = " ".join(f"The fox number {number} jumps over the lazy dog, about {number * 7} km." for number in range(12))
+LONG = " ".join(
+    f"The fox number {number} jumps over the lazy dog, about {number * 7} km." for number in range(12)
+)
 
 
 def kill(*_: Any) -> None:
@@ -53,7 +54,9 @@ def main() -> None:
                 kill()
     else:
         at = "2026-01-02T03:04:05+00:00"
-        memory.observe(LONG, source="long", at=at, on_progress=lambda done, _: kill() if done > 3 * PART else None)
+        memory.observe(
+            LONG, source="long", at=at, on_progress=lambda done, _: kill() if done > 3 * PART else None
+        )
     raise SystemExit("it should have died")
 
 

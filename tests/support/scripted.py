@@ -14,7 +14,7 @@ class Scripted:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str, *, end: bool = True) -> None:
         self.ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         if end:
-            self.ids.append(int(tokenizer.eos_token_id))  # type: ignore[arg-type]
+            self.ids.append(int(tokenizer.eos_token_id))
         self._next = 0
 
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
@@ -26,7 +26,9 @@ class Scripted:
         return scores
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, reply: bool) -> list[int]:
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, reply: bool
+) -> list[int]:
     """Ids of a whole conversation as the chat template itself writes it."""
     text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=reply, tokenize=False)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

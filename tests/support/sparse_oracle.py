@@ -172,9 +172,10 @@ class SparseOracle:
         for g in range(group):
             rows = [*(q[head * group + g] for q in self._newest[spec.index]), *q_raw[head * group + g]]
             votes += [self._vector(spec, row, scaling) for row in _averaged(rows)]
-        best = _elect(votes, {b: lambda q, k=k: float(k.mean(0) @ q) for b, k in keys.items()}, CANDIDATES * K)
-        mass = {b: lambda q, k=keys[b]: float(torch.logsumexp(k @ q, 0)) for b in best}
-        return sorted(_elect(votes, mass, K))
+        means = [{b: float(k.mean(0) @ q) for b, k in keys.items()} for q in votes]
+        best = _elect(means, CANDIDATES * K)
+        masses = [{b: float(torch.logsumexp(keys[b] @ q, 0)) for b in best} for q in votes]
+        return sorted(_elect(masses, K))
 
     def _vector(self, spec: LayerSpec, row: Tensor, scaling: float) -> Tensor:
         """A query as it meets raw keys: turned to the window's distance, scaled."""
@@ -210,11 +211,10 @@ def _averaged(rows: list[Tensor]) -> list[Tensor]:
     return [torch.stack(rows[i : i + run]).mean(0) for i in range(0, len(rows), run)]
 
 
-def _elect(votes: list[Tensor], score: dict[int, object], places: int) -> list[int]:
+def _elect(scores: list[dict[int, float]], places: int) -> list[int]:
     """Every query shares one vote among the blocks by softmax; the fullest win, newest first."""
-    total = dict.fromkeys(score, 0.0)
-    for q in votes:
-        logits = {b: rate(q) for b, rate in score.items()}  # type: ignore[operator]
+    total = dict.fromkeys(scores[0], 0.0)
+    for logits in scores:
         highest = max(logits.values())
         weight = {b: math.exp(x - highest) for b, x in logits.items()}
         for b in total:

@@ -1,4 +1,4 @@
-"""One agent's life in four turns, played in one process or in a fresh one for each turn.
+"""One agent's life in three acts, played in one process or in a fresh one for each turn.
 
 Run as ``python -m support.two_lives HOME TURN``: plays that turn for every agent of the home, and
 prints what came of it as JSON, one record per agent.
@@ -22,7 +22,7 @@ from agentmem.engine.model import LanguageModel
 from support.session_agent import log_tensors
 from support.tiny_language_model import SMALL, language_model
 
-TURNS = 4
+TURNS = 3
 LIVES: dict[str, tuple[str, MemoryConfig]] = {
     "dense-float32": ("float32", SMALL.changed(dense_tokens=900)),
     "dense-bfloat16": ("bfloat16", SMALL.changed(dense_tokens=900)),
@@ -47,16 +47,22 @@ def play(memory: AgentMemory, model: LanguageModel, turn: int) -> dict[str, Any]
         return scores
 
     held = memory.tokens_held
-    options: dict[str, Any] = {"logits_processor": [listen], "max_new_tokens": 12, "at": "2026-01-02T03:04:05+00:00"}
+    options: dict[str, Any] = {
+        "logits_processor": [listen],
+        "max_new_tokens": 12,
+        "at": "2026-01-02T03:04:05+00:00",
+    }
     with counted(model.binding.model) as forwarded:
         if turn == 0:
-            reply = memory.chat("Hello there! My dog is called Biscuit.", **options)
-        elif turn == 1:
+            memory.chat("Hello there! My dog is called Biscuit.", **options)
             memory.observe(STORY, source="story", at=options["at"])
-            reply = memory.chat("What is my dog called?", temperature=0.9, top_k=40, top_p=0.95, seed=7, **options)
-        elif turn == 2:
+            reply = memory.chat(
+                "What is my dog called?", temperature=0.9, top_k=40, top_p=0.95, seed=7, **options
+            )
+        elif turn == 1:
             memory.append([{"role": "user", "content": "naïve café 🙂"}], at=options["at"])
-            reply = memory.generate([{"role": "user", "content": "And again?"}], repetition_penalty=1.2, **options)
+            question = [{"role": "user", "content": "And again?"}]
+            reply = memory.generate(question, repetition_penalty=1.2, **options)
         else:
             reply = memory.chat("Please answer.", stop=("e",), **options)
     return {
@@ -103,7 +109,10 @@ def main() -> None:
     records = {}
     for name in LIVES:
         with AgentMemory.resume(name, model=model_of(name), home=home, create=False) as memory:
-            records[name] = {**play(memory, model_of(name), turn), "prefilled": memory.resumed.tokens_prefilled}
+            records[name] = {
+                **play(memory, model_of(name), turn),
+                "prefilled": memory.resumed.tokens_prefilled,
+            }
     print(json.dumps(records))
 
 
