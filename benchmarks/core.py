@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ from benchmarks.report import append_csv, show, write_json
 RESULTS = Path(__file__).with_name("results.csv")
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b")
 LENGTHS = (2_000, 8_000, 32_000)
+BUSY = 0.5
+"""A load average above this at the start is said, and kept with the results."""
 
 
 def main() -> int:
@@ -42,7 +45,14 @@ def main() -> int:
     asked = _arguments()
     plan = _plan(asked)
     samples = Samples()
+    facts = _facts()
     console = Console()
+    if float(facts["load"]) > BUSY:
+        console.print(
+            f"Other processes keep this machine busy (load {facts['load']}): ratios still mean something, "
+            "speeds are too low.",
+            style="yellow",
+        )
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,7 +64,6 @@ def main() -> int:
         for name in plan.models:
             run = ModelRun(name, plan, samples, lambda words: progress.update(task, description=words))
             run.all(asked.folder, lambda: progress.advance(task))
-    facts = _facts()
     show(console, plan, samples, facts)
     if asked.json is not None:
         write_json(asked.json, plan, samples, facts)
@@ -168,6 +177,7 @@ def _facts() -> dict[str, str]:
         "transformers": version("transformers"),
         "cpu": cpu_name(),
         "threads": str(torch.get_num_threads()),
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 
