@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from agentmem.agent import archive, looking
 from agentmem.agent.forgetting import forget
-from agentmem.agent.gate import Gate
+from agentmem.agent.gate import Caller, Gate, acting_for
 from agentmem.agent.messages import checked, sampling_options, user_message
 from agentmem.agent.observing import observe
 from agentmem.agent.opening import Asked as AskedOpening
@@ -121,7 +121,7 @@ class AgentMemory:
     def close(self) -> None:
         """Let the agent go. Everything acknowledged is already on disk. Closing twice is fine.
 
-        An unfinished stream of this thread is closed, and its turn dropped; another thread's is waited for.
+        An unfinished stream of this thread or task is closed, and its turn dropped; another thread's is waited for.
         """
         stream = self._stream() if self._gate.held_here and self._stream is not None else None
         if stream is not None:
@@ -393,7 +393,13 @@ class AgentMemory:
 
     async def aobserve(self, text: str, **options: Any) -> WriteReceipt:
         """The async twin of :meth:`observe`."""
-        return await asyncio.to_thread(lambda: self.observe(text, **options))
+        caller = Caller.here().apart()
+
+        def read() -> WriteReceipt:
+            with acting_for(caller):
+                return self.observe(text, **options)
+
+        return await asyncio.to_thread(read)
 
     @staticmethod
     async def _gather(stream: AsyncReplyStream) -> Reply:

@@ -7,12 +7,14 @@ call in when that ends, however it ends.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
+from agentmem.agent.gate import Caller, acting_for
 from agentmem.agent.receipts import Reply
-from agentmem.errors import ClosedError
+from agentmem.errors import AgentBusyError, ClosedError
 
 
 class ReplyStream(Iterator[str]):
@@ -54,7 +56,12 @@ class ReplyStream(Iterator[str]):
         return self.reply
 
     def close(self) -> None:
-        """Stop decoding. Unless the stream had ended, the turn is dropped."""
+        """Stop decoding. Unless the stream had ended, the turn is dropped.
+
+        Raises AgentBusyError while another thread is decoding the next piece.
+        """
+        if inspect.getgeneratorstate(self._pieces) == inspect.GEN_RUNNING:
+            raise AgentBusyError("another thread is reading this stream; close it there, or when it is done")
         if not self._ended:
             try:
                 self._pieces.close()
@@ -102,7 +109,7 @@ class AsyncReplyStream(AsyncIterator[str]):
             raise StopAsyncIteration
         loop = asyncio.get_running_loop()
         try:
-            piece = await loop.run_in_executor(self._worker, self._next)
+            piece = await loop.run_in_executor(self._worker, self._next, Caller.here().through_worker())
         except BaseException:
             await self.aclose()
             raise
@@ -118,9 +125,10 @@ class AsyncReplyStream(AsyncIterator[str]):
             self._worker.submit(self._close)
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._worker.shutdown))
 
-    def _next(self) -> str | None:
+    def _next(self, caller: Caller) -> str | None:
         if self._stream is None:
-            self._stream = self._open_stream()
+            with acting_for(caller):
+                self._stream = self._open_stream()
         return next(self._stream, None)
 
     def _close(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agentmem.agent import AgentMemory
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import ClosedError, InputError
+from agentmem.errors import AgentBusyError, ClosedError, InputError
 from agentmem.store import InMemoryHome
 from support.agent_state import state_of
 from support.tiny_language_model import SMALL, language_model
@@ -148,6 +148,50 @@ def test_a_task_cancelled_while_it_waits_its_turn_leaves_the_queue(memory: Agent
 
     asyncio.run(asyncio.wait_for(live(), 60))
     assert [turn.messages[0]["content"] for turn in memory.history()] == ["Hello", "And again?"]
+
+
+def test_a_call_in_the_middle_of_its_own_stream_is_refused(memory: AgentMemory) -> None:
+    """The task would wait for itself, and a plain call would stop the loop; other tasks just queue."""
+
+    async def live() -> None:
+        stream = memory.astream(QUESTION, max_new_tokens=6)
+        await anext(stream)
+        for call in (
+            lambda: memory.achat("Hello"),
+            lambda: memory.aobserve("Hello"),
+            lambda: memory.agenerate([{"role": "user", "content": "Hello"}]),
+        ):
+            with pytest.raises(AgentBusyError):
+                await call()
+        with pytest.raises(AgentBusyError):
+            memory.chat("Hello")
+        other = asyncio.create_task(memory.achat("And again?", max_new_tokens=2))
+        await asyncio.sleep(0)
+        async for _ in stream:
+            pass
+        await other
+
+    asyncio.run(asyncio.wait_for(live(), 60))
+    assert [turn.messages[0]["content"] for turn in memory.history()] == [QUESTION, "And again?"]
+
+
+def test_closing_a_memory_in_the_middle_of_an_async_stream_drops_the_turn(model: LanguageModel) -> None:
+    """As a handler does whose client went away: the loop is not held up, and the agent is free."""
+    home = InMemoryHome()
+
+    async def handler() -> None:
+        with AgentMemory.resume("ada", model=model, home=home, config=SMALL) as memory:
+            stream = memory.astream(QUESTION, max_new_tokens=50)
+            await anext(stream)
+            raise ConnectionResetError
+
+    async def live() -> None:
+        with pytest.raises(ConnectionResetError):
+            await handler()
+        with AgentMemory.resume("ada", model=model, home=home) as memory:
+            assert memory.tokens_held == 0
+
+    asyncio.run(asyncio.wait_for(live(), 60))
 
 
 def test_what_cannot_be_used_is_refused_when_it_is_awaited(memory: AgentMemory) -> None:
