@@ -16,7 +16,7 @@ import torch
 from multi_day_story import Fact
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from agentmem import AgentMemory, MemoryConfig, Reply
+from agentmem import AgentMemory, MemoryConfig, RecalledBlock, Reply
 from agentmem.engine.loading import load, resolve
 from agentmem.engine.session import Progress
 from agentmem.engine.template import ChatTemplate, Pending
@@ -40,24 +40,8 @@ class Place:
     told: str
 
     def answer(self, reply: Reply) -> dict[str, Any]:
-        """A reply judged, with the part of its receipt that concerns this fact; plain JSON values.
-
-        ``block`` is the recalled block that holds the fact, else None; ``rank`` its place by share.
-        """
+        """A reply judged, with the part of its receipt that concerns this fact; plain JSON values."""
         receipt = reply.receipt
-        held = [found.start < self.stop and self.start < found.stop for found in receipt.blocks]
-        rank = held.index(True) if True in held else None
-        block = (
-            None
-            if rank is None
-            else {
-                "day": self.told[:10],
-                "turn": self.turn,
-                "share": receipt.blocks[rank].share,
-                "rank": rank + 1,
-                "text": receipt.blocks[rank].text,
-            }
-        )
         return {
             **judged(self.fact, reply.text),
             "tokens_held": receipt.tokens_held,
@@ -65,8 +49,16 @@ class Place:
             "seconds_to_first": receipt.seconds_to_first,
             "seconds": receipt.seconds,
             "recalled_mass": receipt.recalled_mass,
-            "block": block,
+            "block": self.recalled(receipt.blocks),
         }
+
+    def recalled(self, blocks: Sequence[RecalledBlock]) -> dict[str, Any] | None:
+        """The recalled block that holds the fact, and its rank by share; None when there is none."""
+        for rank, block in enumerate(blocks, start=1):
+            if block.start < self.stop and self.start < block.stop:
+                found = {"day": self.told[:10], "turn": self.turn, "rank": rank}
+                return {**found, "share": block.share, "text": block.text}
+        return None
 
 
 def judged(fact: Fact, answer: str) -> dict[str, Any]:
