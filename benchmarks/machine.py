@@ -6,6 +6,7 @@ Knows nothing of agentmem. What a platform does not offer is None or False, neve
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import platform
@@ -37,6 +38,14 @@ def anonymous_bytes() -> int | None:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def release_freed() -> None:
+    """Give what was freed back to the system, so that later growth shows; where the C library can."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class PeakMemory:

@@ -1,7 +1,8 @@
 """Peak anonymous memory of one agent at one length, measured in a process of its own.
 
 Run by ``benchmarks.core``; prints one line of JSON. A process of its own, because an allocator keeps what
-earlier work needed. The zero is taken after the weights are loaded and one short turn was run.
+earlier work needed. The zero is taken after the weights are loaded, one short turn was run and
+what loading had freed was given back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 from agentmem import AgentMemory
 from agentmem.engine.model import LanguageModel
 from benchmarks.history import text_of
-from benchmarks.machine import PeakMemory
+from benchmarks.machine import PeakMemory, release_freed
 from benchmarks.plan import QUESTION
 from benchmarks.step_clock import StepClock
 
@@ -27,6 +28,7 @@ def main() -> None:
         AgentMemory.resume("x", model=model, home=elsewhere) as other,
     ):
         other.chat("Hello.", max_new_tokens=4)
+    release_freed()
     clock = StepClock(model.template.stop_ids)
     with PeakMemory() as both:
         with PeakMemory() as turn, AgentMemory.resume(agent_id, model=model, home=home) as memory:
