@@ -123,7 +123,6 @@ class Turns:
         processors: Sequence[LogitsProcessor],
         *,
         remember: bool,
-        on_progress: Progress | None = None,
     ) -> Generator[str, None, Reply]:
         """Forward the messages, then decode: yields pieces of text, returns the reply.
 
@@ -136,7 +135,7 @@ class Turns:
         try:
             with model.turn(store.log, store.digests, self.config) as session:
                 before = session.length
-                logits = session.read(delta.ids, measure=True, on_progress=on_progress)
+                logits = session.read(delta.ids, measure=True)
                 first = time.perf_counter() - started
                 decoded = yield from decode(
                     session, logits, delta.ids, options, processors, model.template, model.tokenizer

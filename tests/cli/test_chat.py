@@ -77,8 +77,7 @@ def test_ctrl_c_takes_the_turn_back(tmp_path: Path, model: Path) -> None:
         room.interrupt()
         stopped = room.wait_for("this turn was not kept")
         room.wait_for(PROMPT, after=stopped)
-        room.interrupt()
-        room.wait_for("Ctrl-D or /bye leaves")
+        room.interrupt_until("Ctrl-D or /bye leaves", after=stopped)
         room.write("/history\n/bye\n")
         assert room.end() == 0
         assert "Talk for ever." not in room.screen[stopped:]

@@ -56,6 +56,20 @@ class Terminal:
         """Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
 
+    def interrupt_until(self, text: str, *, after: int = 0) -> int:
+        """Ctrl-C, again each second until ``text`` was printed behind ``after``; the place behind it.
+
+        One that arrives just before a prompt begins to wait for keys is noticed at the next key only.
+        """
+        deadline = time.monotonic() + self._patience
+        while text not in self.screen[after:]:
+            assert time.monotonic() < deadline, f"no {text!r} in: {self.screen!r}"
+            self.interrupt()
+            again = time.monotonic() + 1.0
+            while text not in self.screen[after:] and time.monotonic() < again:
+                self._read(0.1)
+        return self.screen.index(text, after) + len(text)
+
     def end(self) -> int:
         """Read to the end; the exit code."""
         deadline = time.monotonic() + self._patience
