@@ -7,10 +7,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# glibc gives each large tensor fresh zeroed pages unless told to keep what it freed; the tests and the
-# demo are several times quicker with it. Elsewhere these variables mean nothing.
-export MALLOC_MMAP_THRESHOLD_ := 4294967296
-export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
 .PHONY: help install demo test lint format tree typecheck pytest bench clean
 
@@ -50,6 +46,10 @@ tree: $(STAMP)  ## write the README's tree of files anew
 typecheck: $(STAMP)  ## mypy --strict
 	@$(BIN)/mypy
 
+# glibc gives each large tensor fresh zeroed pages unless told to keep what it freed; thousands of tiny models
+# notice. Elsewhere these variables mean nothing.
+pytest: export MALLOC_MMAP_THRESHOLD_ := 4294967296
+pytest: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 # Without the model its tests are skipped with a reason, and fail where CI=true.
 pytest: $(STAMP)  ## the tests alone
 	@$(BIN)/agentmem models pull smollm2-135m </dev/null || echo "no smollm2-135m: its tests are not run"

@@ -60,8 +60,7 @@ class MemoryConfig(BaseModel):
     def _check_together(self) -> MemoryConfig:
         if self.recall_tokens % self.block_tokens:
             raise ValueError(
-                f"recall_tokens={self.recall_tokens} is not a multiple of "
-                f"block_tokens={self.block_tokens}"
+                f"recall_tokens={self.recall_tokens} is not a multiple of block_tokens={self.block_tokens}"
             )
         if self.stamp is not None and "%" not in self.stamp:
             raise ValueError(f"stamp={self.stamp!r} holds no strftime field such as %Y-%m-%d")

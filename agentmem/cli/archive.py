@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import DAMAGED, reported
 from agentmem.cli.opening import opened
 from agentmem.cli.options import AsJson, Home, Model, Name, Wait
@@ -46,7 +47,10 @@ def restore(
     """Make an agent from an archive. Without keys and values in it, its text is read again."""
     from agentmem import AgentMemory
 
-    with AgentMemory.restore(path, agent_id=name, home=home, model=model) as memory:
+    with (
+        token_bar(path.name) as advance,
+        AgentMemory.restore(path, agent_id=name, home=home, model=model, on_progress=advance) as memory,
+    ):
         agent_id, held = memory.agent_id, memory.tokens_held
     if as_json:
         print_json({"agent": agent_id, "tokens_held": held})

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import reported
 from agentmem.cli.opening import opened
 from agentmem.cli.options import AsJson, At, Home, Model, Name, System, Wait, aware
@@ -38,7 +35,7 @@ def observe(
     text, called = _text_of(file)
     with (
         opened(name, home=home, model=model, system=system, wait=wait, create=True) as memory,
-        _token_bar(called) as advance,
+        token_bar(called or "stdin") as advance,
     ):
         receipt = memory.observe(text, source=source or called, at=aware(at), on_progress=advance)
     if as_json:
@@ -57,18 +54,6 @@ def _text_of(file: str) -> tuple[str, str | None]:
         return path.read_text(encoding="utf-8"), path.name
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}") from None
-
-
-@contextmanager
-def _token_bar(called: str | None) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's stderr; takes (tokens done, tokens in all)."""
-    out = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TextColumn("tokens"), TimeRemainingColumn(), console=out, disable=not out.is_terminal
-    ) as bar:
-        task = bar.add_task(called or "stdin", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def register(app: typer.Typer) -> None:

@@ -125,7 +125,9 @@ def digest_missing(
         rows = []
         for spec in specs:
             if spec.window is not None:  # never recalled, so never scored
-                rows.append(torch.zeros(spec.num_kv_heads, stop - start, spec.head_dim, dtype=log.layout.dtype))
+                rows.append(
+                    torch.zeros(spec.num_kv_heads, stop - start, spec.head_dim, dtype=log.layout.dtype)
+                )
                 continue
             keys_raw = workspace.keys_scratch(spec, high - low)
             log.read(spec.index, low, high, keys_raw, None)

@@ -17,7 +17,9 @@ class Masks:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int, int | None, torch.dtype], Tensor] = {}
 
-    def visible(self, buffer: LayerBuffer, new_tokens: int, dtype: torch.dtype) -> tuple[slice, Tensor | None]:
+    def visible(
+        self, buffer: LayerBuffer, new_tokens: int, dtype: torch.dtype
+    ) -> tuple[slice, Tensor | None]:
         """Which part of a buffer T new tokens (its last T) can see, and the mask over that part.
 
         Returns:
@@ -37,9 +39,7 @@ class Masks:
             mask = per_head if mask is None else mask + per_head
         return seen, mask
 
-    def _causal(
-        self, T: int, S: int, window: int | None, device: torch.device, dtype: torch.dtype
-    ) -> Tensor:
+    def _causal(self, T: int, S: int, window: int | None, device: torch.device, dtype: torch.dtype) -> Tensor:
         """(T, S): the last T keys are the queries' own; a window counts the query itself."""
         key = (T, S, window, dtype)
         if key not in self._kept:

@@ -69,9 +69,7 @@ class TokenLog(Protocol):
         """Copy tokens [start, stop) of all heads into (Hkv, stop - start, D) buffers."""
         ...
 
-    def gather(
-        self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None
-    ) -> None:
+    def gather(self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None) -> None:
         """Copy chosen tokens per head: ``tokens`` (Hkv, S) int64 -> (Hkv, S, D) buffers."""
         ...
 

@@ -103,7 +103,9 @@ class WorkingMemory:
             measure: add this chunk's attention to ``shares``.
         """
         if new_tokens > self._config.chunk_tokens:
-            raise ConfigError(f"a chunk of {new_tokens} tokens exceeds chunk_tokens={self._config.chunk_tokens}")
+            raise ConfigError(
+                f"a chunk of {new_tokens} tokens exceeds chunk_tokens={self._config.chunk_tokens}"
+            )
         hold = self._can_hold(new_tokens, decoding=decoding)
         if not hold or self._staged + new_tokens > self._workspace.size.step:
             self.flush()
@@ -189,7 +191,13 @@ class WorkingMemory:
         if chosen:
             self.selections += 1
             digest_missing(
-                state.count, self._grid, self._selector, self._specs, self._log, self._digests, self._workspace
+                state.count,
+                self._grid,
+                self._selector,
+                self._specs,
+                self._log,
+                self._digests,
+                self._workspace,
             )
         return Layout(split, dense, state, chosen)
 

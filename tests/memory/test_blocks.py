@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from agentmem.memory.blocks import BlockGrid, clip_ranges
 from hypothesis import given
 from hypothesis import strategies as st
+
+from agentmem.memory.blocks import BlockGrid, clip_ranges
 
 grids = st.builds(BlockGrid, sinks=st.integers(0, 100), size=st.integers(1, 64))
 
 
 @given(grids, st.integers(0, 5000), st.integers(1, 2000))
-def test_sinks_blocks_and_window_cover_the_past_without_overlap(grid: BlockGrid, length: int, window: int) -> None:
+def test_sinks_blocks_and_window_cover_the_past_without_overlap(
+    grid: BlockGrid, length: int, window: int
+) -> None:
     """The three parts are [0, sink_stop), whole blocks, [window_start, length), end to end."""
     split = grid.split(length, window)
 
@@ -35,7 +38,8 @@ def test_whole_inside_names_exactly_the_blocks_within_a_range(grid: BlockGrid, s
     stop = start + size
     named = set(grid.whole_inside(start, stop))
     expected = {
-        block for block in range(stop // grid.size + 2)
+        block
+        for block in range(stop // grid.size + 2)
         if start <= grid.bounds(block)[0] and grid.bounds(block)[1] <= stop
     }
 

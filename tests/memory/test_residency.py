@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from agentmem.errors import ConfigError
-from agentmem.memory.residency import Residency
 from hypothesis import given
 from hypothesis import strategies as st
+
+from agentmem.errors import ConfigError
+from agentmem.memory.residency import Residency
 
 histories = st.lists(st.sets(st.integers(0, 30), min_size=1, max_size=6), min_size=1, max_size=40)
 
@@ -24,8 +25,7 @@ def test_every_asked_block_is_resident_in_a_slot_of_its_own(
         assert set(placement.slots) == asked
         assert len(set(placement.slots.values())) == len(asked)
         assert all(0 <= slot < slots for slot in placement.slots.values())
-        for block, slot in placement.load.items():
-            content[slot] = block
+        content |= {slot: block for block, slot in placement.load.items()}
         assert all(content[slot] == block for block, slot in placement.slots.items())
         assert not set(placement.evicted) & asked
         assert len(residency) <= slots

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor
+
 from agentmem.errors import ConfigError
 from agentmem.memory.selectors import SELECTORS, TwoStage, make_selector, top_blocks
-from torch import Tensor
 
 
 class KeyBlocks:
