@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
 
 from agentmem.engine.template import ChatTemplate, Pending
 from agentmem.engine.template_cut import FOLLOWER, MARK
@@ -187,15 +188,28 @@ def test_reply_start_marks_where_the_reply_is_opened() -> None:
     assert tokenizer.decode(delta.ids[delta.reply_start :]) == "<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "stop", "kept"), [("qwen2.5", "ut 12 km. O", "Abo"), ("llama2", "2 km. O", "About 1")]
-)
-def test_a_reply_cut_by_a_stop_string_reads_as_its_text(name: str, stop: str, kept: str) -> None:
+FAR = "About the assistant: it answers the user in the system"
+
+
+def inside_a_token(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
+    """A place in ``FAR`` that lies inside a token, not the first one, behind a letter.
+
+    The tests' tokenizers are trained when they are used and do not always merge the same pairs.
+    """
+    ends = [len(tokenizer.decode(list(ids[:count])).lstrip()) for count in range(1, len(ids) + 1)]
+    inside = set(range(ends[0] + 1, len(FAR) - 5)) - set(ends)
+    return min(place for place in inside if FAR[place - 1].isalpha())
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "llama2"])
+def test_a_reply_cut_by_a_stop_string_reads_as_its_text(name: str) -> None:
     """Kept tokens, then the rest tokenised anew: the log reads as if the reply had been just its text."""
     tokenizer = tokenizer_for(name)
     template = ChatTemplate(tokenizer)
     log = list(template.delta(None, [say("user", "How far?")], reply=True).ids)
-    sampled = template.encode_reply(lead_of(name) + "About 12 km. Or not")
+    sampled = template.encode_reply(lead_of(name) + FAR)
+    kept = FAR[: inside_a_token(tokenizer, sampled)]
+    stop = FAR[len(kept) : len(kept) + 5]
     stream = TextStream(tokenizer, stop_ids=template.stop_ids, stop_strings=[stop], max_new_tokens=99)
     for token in sampled:
         stream.push(token)
