@@ -13,11 +13,12 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from agentmem.agent import archive, looking
 from agentmem.agent.forgetting import forget
 from agentmem.agent.gate import Caller, Gate, acting_for
+from agentmem.agent.keywords import ChatKeywords, GenerateKeywords, ObserveKeywords, SamplingKeywords
 from agentmem.agent.messages import checked, sampling_options, user_message
 from agentmem.agent.observing import observe
 from agentmem.agent.opening import Asked as AskedOpening
@@ -151,7 +152,7 @@ class AgentMemory:
         remember: bool = True,
         at: datetime | str | None = None,
         speaker: str | None = None,
-        **options: Any,
+        **options: Unpack[SamplingKeywords],
     ) -> Reply:
         """Say something, get the answer; both become memory.
 
@@ -175,7 +176,7 @@ class AgentMemory:
         remember: bool = True,
         at: datetime | str | None = None,
         speaker: str | None = None,
-        **options: Any,
+        **options: Unpack[SamplingKeywords],
     ) -> ReplyStream:
         """As :meth:`chat`, but gives pieces of text as they are decoded; ``.reply`` at the end.
 
@@ -191,7 +192,7 @@ class AgentMemory:
         logits_processor: Sequence[LogitsProcessor] = (),
         remember: bool = True,
         at: datetime | str | None = None,
-        **options: Any,
+        **options: Unpack[SamplingKeywords],
     ) -> Reply:
         """Answer new messages, which may be of any role; what is in the memory is not given again.
 
@@ -213,7 +214,7 @@ class AgentMemory:
         logits_processor: Sequence[LogitsProcessor] = (),
         remember: bool = True,
         at: datetime | str | None = None,
-        **options: Any,
+        **options: Unpack[SamplingKeywords],
     ) -> ReplyStream:
         """As :meth:`generate`, piece by piece."""
         sampling = sampling_options(options)
@@ -379,19 +380,19 @@ class AgentMemory:
 
     # -- async twins ------------------------------------------------------------------------------
 
-    async def achat(self, text: str, **options: Any) -> Reply:
+    async def achat(self, text: str, **options: Unpack[ChatKeywords]) -> Reply:
         """The async twin of :meth:`chat`; cancelling it drops the turn."""
         return await self._gather(self.astream(text, **options))
 
-    def astream(self, text: str, **options: Any) -> AsyncReplyStream:
+    def astream(self, text: str, **options: Unpack[ChatKeywords]) -> AsyncReplyStream:
         """The async twin of :meth:`stream`."""
         return AsyncReplyStream(lambda: self.stream(text, **options))
 
-    async def agenerate(self, messages: Sequence[Message], **options: Any) -> Reply:
+    async def agenerate(self, messages: Sequence[Message], **options: Unpack[GenerateKeywords]) -> Reply:
         """The async twin of :meth:`generate`; cancelling it drops the turn."""
         return await self._gather(AsyncReplyStream(lambda: self.generate_stream(messages, **options)))
 
-    async def aobserve(self, text: str, **options: Any) -> WriteReceipt:
+    async def aobserve(self, text: str, **options: Unpack[ObserveKeywords]) -> WriteReceipt:
         """The async twin of :meth:`observe`."""
         caller = Caller.here().apart()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from agentmem.config import MemoryConfig
 from agentmem.engine.sampling import SamplingOptions
@@ -46,13 +46,13 @@ def user_message(text: str, speaker: str | None = None, role: str = "user") -> d
     return message
 
 
-def sampling_options(options: Mapping[str, Any]) -> SamplingOptions:
+def sampling_options(options: Mapping[str, object]) -> SamplingOptions:
     """Keyword options as one checked object. Raises InputError, naming the options there are."""
     known = [field.name for field in fields(SamplingOptions)]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InputError(f"unknown option {', '.join(unknown)}; the options are {', '.join(known)}")
-    return SamplingOptions(**options)
+    return SamplingOptions(**cast("dict[str, Any]", dict(options)))
 
 
 def dressed(
