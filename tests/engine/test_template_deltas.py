@@ -194,7 +194,7 @@ FAR = "About the assistant: it answers the user in the system"
 def inside_a_token(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
     """A place in ``FAR`` that lies inside a token, not the first one, behind a letter.
 
-    The tests' tokenizers are trained when they are used and do not always merge the same pairs.
+    Looked for rather than written down, so that it does not hang on how a tokenizer merges.
     """
     ends = [len(tokenizer.decode(list(ids[:count])).lstrip()) for count in range(1, len(ids) + 1)]
     inside = set(range(ends[0] + 1, len(FAR) - 5)) - set(ends)
