@@ -6,6 +6,7 @@ Knows no agent's files: a log and digests are handed in for each turn.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding, bind
 from agentmem.engine.fingerprint import fingerprint, state_dict_digest
 from agentmem.engine.loading import load, resolve
+from agentmem.engine.progress import SILENT
+from agentmem.engine.rich_progress import RichProgress
 from agentmem.engine.session import Session
 from agentmem.engine.template import ChatTemplate
 from agentmem.errors import ConfigError
@@ -66,6 +69,8 @@ class LanguageModel:
     def load(cls, name: str | Path, *, device: str = "auto", dtype: str = "auto") -> LanguageModel:
         """The model of that name; loaded once per process, device and dtype, then shared.
 
+        A first use downloads and converts it, which shows on a terminal and is silent elsewhere.
+
         Raises:
             ModelNotFoundError, DownloadError, HashMismatchError, UnsupportedModelError.
         """
@@ -73,7 +78,8 @@ class LanguageModel:
         asked = (resolved.name, device, dtype)
         with _loading:
             if asked not in _loaded:
-                found = load(resolved, device=device, dtype=dtype)
+                progress = RichProgress() if sys.stderr.isatty() else SILENT
+                found = load(resolved, device=device, dtype=dtype, progress=progress)
                 kind = str(found.model.dtype).removeprefix("torch.")
                 exact = (resolved.name, str(found.model.device), kind)
                 if exact not in _loaded:

@@ -1,6 +1,6 @@
 """How long work reports itself: a small protocol, and the silent default.
 
-The library prints nothing unless its caller passes a :class:`Progress`; a terminal one is in
+Nothing is printed unless a :class:`Progress` is passed; a terminal one is in
 :mod:`agentmem.engine.rich_progress`. Knows nothing of what the work is.
 """
 
