@@ -24,8 +24,8 @@ $(STAMP): pyproject.toml constraints-dev.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints-dev.txt -e '.[dev]'
 	@touch $@
 
-# Idle threads that spin make everything several times slower when the machine has other work.
-demo: export OMP_WAIT_POLICY := passive
+# As the command line does: idle threads that spin for long slow everything down when the machine has other work.
+demo: export GOMP_SPINCOUNT := 10000
 demo: $(STAMP)  ## six days, six processes: an assistant that answers on the last from what it heard on the first
 	@$(BIN)/python examples/multi_day_assistant.py
 
