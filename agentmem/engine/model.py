@@ -110,8 +110,8 @@ class LanguageModel:
             raise ConfigError(
                 f"{self.name} can place {self.binding.max_positions} tokens (it was trained on "
                 f"{self.binding.trained_length}), but the working set may "
-                f"take {longest} (the larger of dense_tokens and the budget, plus chunk_tokens and "
-                "reselect_every). Make sink_tokens, window_tokens, recall_tokens or dense_tokens smaller."
+                f"take {longest}: dense_tokens, or the budget with chunk_tokens and reselect_every if that is "
+                "more. Make sink_tokens, window_tokens, recall_tokens or dense_tokens smaller."
             )
 
     @contextmanager

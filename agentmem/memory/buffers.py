@@ -86,8 +86,10 @@ class Staging:
 class WorkspaceSize:
     """How much memory a configuration needs; equal sizes can share a workspace."""
 
+    dense: int
+    """The longest context that is attended to in full, new tokens included."""
     past: int
-    """Tokens of the past in a full layer's buffer, dense or sparse."""
+    """Tokens of the past beside which new ones stand, beyond that length."""
     step: int
     """New tokens that may be appended before the buffer is rebuilt; so many can be staged."""
     scratch: int
@@ -95,10 +97,12 @@ class WorkspaceSize:
     @classmethod
     def of(cls, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
         """What this configuration needs."""
-        sparse = config.budget + config.block_tokens - 1
-        past = max(config.dense_limit, sparse)
-        scratch = max(past, candidate_factor * config.recall_tokens, 64 * config.block_tokens)
+        past = config.budget + config.block_tokens - 1
+        scratch = max(
+            config.dense_limit, past, candidate_factor * config.recall_tokens, 64 * config.block_tokens
+        )
         return cls(
+            dense=config.dense_limit,
             past=past,
             step=config.chunk_tokens + config.reselect_every,
             scratch=scratch,
@@ -106,8 +110,8 @@ class WorkspaceSize:
 
     def capacity(self, spec: LayerSpec) -> int:
         """Length of a layer's buffer; also the largest in-window position it uses."""
-        past = self.past if spec.window is None else max(self.past, spec.window - 1)
-        return past + self.step
+        past = self.past if spec.window is None else spec.window - 1
+        return max(self.dense, past + self.step)
 
 
 class Workspace:

@@ -136,23 +136,23 @@ def test_a_chunk_size_other_than_at_birth_is_refused(home: Home, model: Language
 def test_a_working_set_longer_than_the_model_was_trained_for_is_refused(home: Home) -> None:
     """ConfigError before anything is made, at birth and later."""
     model = language_model()
-    for options in ({"dense_tokens": 1020}, {"window_tokens": 1000}, {"recall_tokens": 1024}):
+    for options in ({"dense_tokens": 1025}, {"window_tokens": 1000}, {"recall_tokens": 1024}):
         with pytest.raises(ConfigError, match="1024"):
             AgentMemory.resume("ada", model=model, home=home, config=SMALL.changed(**options))
     assert AgentMemory.list(home) == []
     AgentMemory.resume("ada", model=model, home=home, config=SMALL).close()
     with pytest.raises(ConfigError, match="1024"):
-        AgentMemory.resume("ada", model=model, home=home, config=SMALL.changed(dense_tokens=1020))
+        AgentMemory.resume("ada", model=model, home=home, config=SMALL.changed(dense_tokens=1025))
     with AgentMemory.resume("ada", model=model, home=home) as memory:
         assert memory.config == SMALL
 
 
 def test_the_longest_working_set_that_is_allowed_works() -> None:
-    """At exactly the trained length, with a full window, recall, chunk and steps."""
+    """Dense up to exactly the trained length, then a full window, recall, chunk and steps."""
     model = LanguageModel.wrap(plain_model(trained=128), tokenizer_for("chatml"))
-    config = SMALL.changed(dense_tokens=128 - SMALL.chunk_tokens - SMALL.reselect_every)
+    config = SMALL.changed(dense_tokens=128)
     with pytest.raises(ConfigError):
-        model.check(config.changed(dense_tokens=config.dense_limit + 1))
+        model.check(config.changed(dense_tokens=129))
     memory = AgentMemory.resume("ada", model=model, home=InMemoryHome(), config=config)
     for _ in range(8):
         reply = memory.chat("The quick brown fox jumps over the lazy dog.", max_new_tokens=30)

@@ -36,7 +36,7 @@ def log_of(tokens: int, dead: list[tuple[int, int]]) -> tuple[InMemoryTokenLog, 
 
 def workspace() -> Workspace:
     """Buffers for tiny blocks, digested a few at a time."""
-    return Workspace(SPECS, WorkspaceSize(past=12, step=4, scratch=32), torch.float32, CPU)
+    return Workspace(SPECS, WorkspaceSize(dense=12, past=12, step=4, scratch=32), torch.float32, CPU)
 
 
 def test_digests_are_means_of_living_keys_however_many_are_made_at_once() -> None:
