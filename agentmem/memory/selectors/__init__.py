@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from agentmem.errors import ConfigError
 from agentmem.memory.selectors.base import BlockView, Selector, top_blocks
 from agentmem.memory.selectors.two_stage import TwoStage
 
-SELECTORS: Mapping[str, type[TwoStage]] = {TwoStage.name: TwoStage}
+SELECTORS: Mapping[str, Callable[[], Selector]] = {TwoStage.name: TwoStage}
 
 
 def make_selector(name: str) -> Selector:
