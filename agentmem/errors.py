@@ -6,6 +6,9 @@ Knows nothing but Python. Each message says what was wrong, the value, and what 
     ├── ConfigError (ValueError)          an option is unknown, out of range, or does not fit the model
     ├── InputError (ValueError)           a message, role or argument cannot be used
     ├── ShapeError (ValueError)           a tensor has the wrong shape or dtype
+    ├── HistoryChangedError (ValueError)  a caller's messages contradict what the memory holds
+    ├── TurnTimeoutError (TimeoutError)   a turn took longer than it was given; it was dropped
+    ├── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClosedError                       the memory, store or model was closed
     ├── ModelError
     │   ├── ModelNotFoundError            the name resolves to nothing
@@ -47,6 +50,18 @@ class InputError(AgentMemError, ValueError):
 
 class ShapeError(AgentMemError, ValueError):
     """A tensor has the wrong shape or dtype."""
+
+
+class HistoryChangedError(AgentMemError, ValueError):
+    """A caller's messages contradict what the memory holds, and the policy is to refuse that."""
+
+
+class TurnTimeoutError(AgentMemError, TimeoutError):
+    """A turn took longer than it was given. It was dropped: the memory is as it was before."""
+
+
+class MissingExtraError(AgentMemError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
 
 
 class ClosedError(AgentMemError):
