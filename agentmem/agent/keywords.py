@@ -17,6 +17,7 @@ class SamplingKeywords(TypedDict, total=False):
     """How a reply is sampled; the defaults are those of :class:`agentmem.engine.sampling.SamplingOptions`."""
 
     max_new_tokens: int
+    min_new_tokens: int
     temperature: float
     top_p: float
     top_k: int

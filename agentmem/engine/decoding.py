@@ -50,10 +50,11 @@ def decode(
         stop_strings=(*options.stop, *template.stop_strings),
         max_new_tokens=options.max_new_tokens,
     )
+    ends = tuple(template.stop_ids)
     sampled: list[int] = []
     forwarded = 0
     while True:
-        token = sampler.next(logits)
+        token = sampler.next(logits, barred=ends if len(sampled) < options.min_new_tokens else ())
         piece = stream.push(token)
         if stream.sampled > len(sampled):
             sampled.append(token)

@@ -36,6 +36,8 @@ class SamplingOptions:
 
     max_new_tokens: int = 256
     """The reply ends after so many tokens at the latest."""
+    min_new_tokens: int = 0
+    """The model may not end the reply before so many tokens; 1 forbids an empty one."""
     temperature: float = 0.0
     """Divides the logits; 0: greedy, top_p and top_k are not used."""
     top_p: float = 1.0
@@ -90,8 +92,12 @@ class Sampler:
         self.seed = options.seed if options.seed is not None else self._generator.seed() & (1 << 63) - 1
         self._generator.manual_seed(self.seed)
 
-    def next(self, logits: Tensor) -> int:
+    def next(self, logits: Tensor, barred: Sequence[int] = ()) -> int:
         """The next token's id, for logits (V,) of any float dtype; they are left as they are.
+
+        Args:
+            logits: the model's scores.
+            barred: ids that may not be drawn this time.
 
         Raises:
             ModelError: the logits are not finite.
@@ -103,6 +109,8 @@ class Sampler:
         if self._ids.device != scores.device:
             self._ids = self._ids.to(scores.device)
         so_far = cast("torch.LongTensor", self._ids[:, : self._length])
+        if barred:
+            scores[0, list(barred)] = -math.inf
         scores = self._processors(so_far, cast("torch.FloatTensor", scores))
         likeliest = int(scores.argmax())
         self._check_finite(float(scores[0, likeliest]))
@@ -161,6 +169,7 @@ def _real(value: object) -> bool:
 
 _ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": (lambda n: _whole(n) and n >= 1, "a whole number of at least 1"),
+    "min_new_tokens": (lambda n: _whole(n) and n >= 0, "a whole number of at least 0 (0 turns it off)"),
     "temperature": (lambda x: _real(x) and x >= 0, "a number of at least 0 (0 is greedy)"),
     "top_p": (lambda x: _real(x) and 0 < x <= 1, "a number above 0 and up to 1 (1 turns it off)"),
     "top_k": (lambda n: _whole(n) and n >= 0, "a whole number of at least 0 (0 turns it off)"),

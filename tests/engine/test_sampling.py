@@ -193,3 +193,12 @@ def test_the_reply_is_the_one_of_transformers_generate() -> None:
             ids.append(sampler.next(model(torch.tensor([ids])).logits[0, -1]))
 
     assert ids == expected[0].tolist()
+
+
+def test_barred_ids_are_not_drawn() -> None:
+    """What may not be drawn this time gives way to the next likeliest, and may be drawn later."""
+    scores = torch.tensor([0.0, 5.0, 4.0])
+    sampler = Sampler(SamplingOptions(), [0])
+
+    assert [sampler.next(scores, barred=[1]), sampler.next(scores)] == [2, 1]
+    assert scores.tolist() == [0.0, 5.0, 4.0]
