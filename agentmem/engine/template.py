@@ -33,6 +33,7 @@ from agentmem.engine.template_cut import TemplateCutter
 from agentmem.engine.template_messages import BLANK_LINE, checked, fitted, marked
 from agentmem.engine.template_probe import TemplateFacts, probe
 from agentmem.engine.template_text import PLAIN_STOPS, Message, TemplateText
+from agentmem.engine.tool_syntax import ToolSyntax, probe_tool_syntax
 from agentmem.errors import InputError, TemplateError
 
 FinishReason = Literal["stop", "length", "stop_string"]
@@ -94,6 +95,7 @@ class ChatTemplate:
         self._text = TemplateText(tokenizer)
         self._cutter = TemplateCutter(self._text)
         self.facts: TemplateFacts = probe(self._cutter)
+        self.tool_syntax: ToolSyntax | None = probe_tool_syntax(self._cutter)
         self.digest: str = hashlib.sha256(self._text.source.encode()).hexdigest()
         self.stop_ids: frozenset[int] = self._find_stop_ids(tokenizer, eos_ids)
         self.stop_strings: tuple[str, ...] = PLAIN_STOPS if self.facts.plain else ()
