@@ -40,11 +40,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that lacks its GPU or its model is skipped with the reason; in CI a missing model fails it."""
     if item.get_closest_marker("gpu") and not _cuda():
         pytest.skip("no CUDA device")
-    if item.get_closest_marker("real_model") and not _has_real_model():
-        reason = f"{REAL_MODEL} is not in the cache: agentmem models pull {REAL_MODEL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    for marker in item.iter_markers("real_model"):
+        name = marker.args[0] if marker.args else REAL_MODEL
+        if not _has_real_model(name):
+            reason = f"{name} is not in the cache: agentmem models pull {name}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
 
 
 @cache
@@ -55,7 +57,7 @@ def _cuda() -> bool:
 
 
 @cache
-def _has_real_model() -> bool:
+def _has_real_model(name: str) -> bool:
     from agentmem.engine.models import list_models
 
-    return any(model.ready for model in list_models() if model.name == REAL_MODEL)
+    return any(model.ready for model in list_models() if model.name == name)
