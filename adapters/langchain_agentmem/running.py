@@ -1,0 +1,194 @@
+"""One call, run: plan what is new, write the instructions that are due, decode, hand out chunks.
+
+Joins the planner, the pool and the parser; the only place that talks to :class:`AgentMemory` for a chat model. Every
+path of LangChain's (invoke, stream, their async twins) comes through :func:`run`, so all change the memory alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+
+from agentmem import AgentMemory, InMemoryHome, InputError, TurnTimeoutError
+from langchain_agentmem.calls import Call
+from langchain_agentmem.constraints import native_tools, processors, wanted_instructions
+from langchain_agentmem.conversation import Conversation, Said, read_conversation
+from langchain_agentmem.instructions import Instruction, after_messages, due, in_force
+from langchain_agentmem.pool import POOL, Seat
+from langchain_agentmem.reconcile import Plan, plan
+from langchain_agentmem.reply_parser import ReplyParser, parse_reply
+from langchain_agentmem.results import Answer, Facts
+from langchain_agentmem.tool_choice import NONE
+from langchain_agentmem.tool_style import ToolStyle, key_of, told, tool_style
+from langchain_agentmem.transcript import Transcript
+
+Chunks = Generator[AIMessageChunk, None, AIMessage]
+
+_ALONE = Plan(kind="ephemeral", after="head", new=(), note="", remember=False)
+_RESENT = ("extend", "regenerate", "fork", "edited")
+"""Plans of callers whose list holds the thread's past, so that it can be read in anew."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What will be asked of the memory."""
+
+    messages: Sequence[Mapping[str, Any]]
+    plan: Plan
+    agent_id: str | None
+    parent: str | None
+    """The state that the turn goes on from."""
+
+
+def run(call: Call) -> Chunks:
+    """Answer a call: yields chunks, returns the whole message. Closed early, the memory stays as it was.
+
+    Raises:
+        InputError, HistoryChangedError, AgentBusyError, FingerprintMismatchError, TurnTimeoutError, MissingExtraError.
+    """
+    conversation = read_conversation(call.messages, thread=call.thread)
+    if call.ephemeral:
+        return (yield from _alone(call, conversation, _ALONE))
+    with POOL.borrow(call.opening) as seat:
+        chosen = _planned(call, conversation, seat)
+        if chosen.kind != "unrelated" or chosen.remember:
+            return (yield from _with_memory(call, conversation, seat, chosen))
+    return (yield from _alone(call, conversation, chosen))
+
+
+def _alone(call: Call, conversation: Conversation, chosen: Plan) -> Chunks:
+    """A call that stands for itself: the whole list is read, and nothing is kept."""
+    opening = call.opening
+    with AgentMemory.resume(
+        "ephemeral",
+        model=opening.model,
+        home=InMemoryHome(),
+        device=opening.device,
+        dtype=opening.dtype,
+        config=opening.config,
+    ) as memory:
+        style = tool_style(memory.language_model)
+        wanted = wanted_instructions(call, conversation.system, style)
+        _check_results(conversation.said, (), answered=False)
+        messages = [*_written(wanted), *_told(conversation.said, style)]
+        return (yield from _answer(call, memory, Turn(messages, replace(chosen, remember=False), None, None)))
+
+
+def _planned(call: Call, conversation: Conversation, seat: Seat) -> Plan:
+    """Which messages are new, and after which state they come."""
+    if call.state_id is not None:
+        everything = tuple(range(len(conversation.said)))
+        return Plan(kind="explicit", after=call.state_id, new=everything, note="", remember=True)
+    memory, notes = seat.memory, seat.notes
+    if "transcript" not in notes:
+        notes["transcript"] = Transcript.of(memory, key_of(tool_style(memory.language_model)))
+    transcript: Transcript = notes["transcript"]
+    transcript.refresh(memory)
+    return plan(
+        transcript.held,
+        conversation.said,
+        thread=call.thread,
+        lookup=lambda state: transcript.lookup(memory, state),
+        policies=call.policies,
+    )
+
+
+def _with_memory(call: Call, conversation: Conversation, seat: Seat, chosen: Plan) -> Chunks:
+    """A call on an agent's memory."""
+    memory = seat.memory
+    style = tool_style(memory.language_model)
+    parent = memory.checkpoint() if chosen.after == "head" else chosen.after
+    force = _force(seat, parent)
+    wanted = wanted_instructions(call, conversation.system, style)
+    system_changed = "system" in force and any(one.made == "system" for one in due(wanted, force))
+    if system_changed and call.system_change == "ignore":
+        wanted = [one for one in wanted if one.made != "system"]
+    if system_changed and call.system_change == "rebuild" and chosen.kind in _RESENT:
+        everything = tuple(range(len(conversation.said)))
+        chosen = replace(chosen, kind="rebuild", after=None, new=everything)
+        parent, force = None, {}
+    new = [conversation.said[at] for at in chosen.new]
+    before = conversation.said[: chosen.new[0]] if chosen.new else ()
+    _check_results(new, before, answered=_ends_with_call(memory, parent, style))
+    messages = [*_written(due(wanted, force)), *_told(new, style)]
+    remember = call.remember and chosen.remember
+    turn = Turn(messages, replace(chosen, remember=remember), memory.agent_id, parent)
+    message = yield from _answer(call, memory, turn)
+    state = message.response_metadata["agentmem"]["state_id"]
+    if state is not None:
+        seat.notes["force"] = {state: after_messages(force, messages)}
+    return message
+
+
+def _force(seat: Seat, state: str | None) -> Mapping[str, str]:
+    """The instructions in force at a state; the newest state's are remembered between calls."""
+    if state is None:
+        return {}
+    known: dict[str, Mapping[str, str]] = seat.notes.setdefault("force", {})
+    if state not in known:
+        known[state] = in_force(seat.memory.history(at=state))
+    return known[state]
+
+
+def _written(instructions: Sequence[Instruction]) -> list[Mapping[str, Any]]:
+    return [instruction.message() for instruction in instructions]
+
+
+def _told(said: Sequence[Said], style: ToolStyle) -> list[Mapping[str, Any]]:
+    return [told(one, style) for one in said if not one.blank]
+
+
+def _check_results(new: Sequence[Said], before: Sequence[Said], answered: bool) -> None:
+    """Raise InputError when the first new message is the result of a call that was never made.
+
+    Args:
+        new: the messages to read.
+        before: the caller's messages before them.
+        answered: the memory ends with a call.
+    """
+    if new and new[0].message["role"] == "tool" and not answered and not any(said.calls for said in before):
+        raise InputError(
+            "the list begins with a ToolMessage, but no call was made before it; send the AIMessage with the call first"
+        )
+
+
+def _ends_with_call(memory: AgentMemory, state: str | None, style: ToolStyle) -> bool:
+    last = memory.history(limit=1, at=state) if state is not None else []
+    if not last or not last[-1].messages:
+        return False
+    message = last[-1].messages[-1]
+    return bool(message.get("tool_calls") or parse_reply(str(message.get("content") or ""), style.syntax).calls)
+
+
+def _answer(call: Call, memory: AgentMemory, turn: Turn) -> Chunks:
+    """Read the messages, decode the answer, and say both in LangChain's words."""
+    model = memory.language_model
+    style = tool_style(model)
+    deadline = time.monotonic() + call.timeout
+    looks_for_calls = bool(call.tools) and call.tool_choice != NONE
+    parser = ReplyParser(style.syntax if looks_for_calls else None, opens_thinking=style.opens_thinking)
+    answer = Answer(output_version=call.output_version)
+    with memory.generate_stream(
+        turn.messages,
+        tools=native_tools(call, style),
+        logits_processor=processors(call, model, style),
+        remember=turn.plan.remember,
+        after=turn.plan.after,
+        **call.sampling,
+    ) as stream:
+        for piece in stream:
+            if time.monotonic() > deadline:
+                raise TurnTimeoutError(
+                    f"the turn took longer than timeout={call.timeout:g} s and was dropped; allow more, or lower max_tokens"
+                )
+            for part in parser.push(piece):
+                yield answer.chunk(part)
+    for part in parser.finish():
+        yield answer.chunk(part)
+    facts = Facts(model.name, turn.agent_id, turn.parent, turn.plan.kind, turn.plan.note)
+    yield answer.last_chunk(stream.reply, facts)
+    return answer.message()
