@@ -93,7 +93,13 @@ def _find(
 
 def _says(turn: Turn, text: str) -> bool:
     wanted = text.casefold()
-    return any(wanted in said.casefold() for message in turn.messages for said in _texts(message, ""))
+    texts = (said for message in turn.messages for said in _texts(_words_of(message), ""))
+    return any(wanted in said.casefold() for said in texts)
+
+
+def _words_of(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message without its metadata, which nobody said."""
+    return {key: value for key, value in message.items() if key != "metadata"}
 
 
 def _texts(value: Any, name: str) -> Iterator[str]:

@@ -41,6 +41,7 @@ class GenerateKeywords(SamplingKeywords, total=False):
     logits_processor: Sequence[LogitsProcessor]
     remember: bool
     at: datetime | str | None
+    after: str | None
 
 
 class ObserveKeywords(TypedDict, total=False):

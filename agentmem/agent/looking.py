@@ -9,8 +9,8 @@ from agentmem.store.base import Store, Turn
 from agentmem.store.search import holds_all, words_of
 
 
-def history(store: Store, limit: int | None) -> list[HistoryTurn]:
-    """The turns of the current branch, oldest first; with a limit, the newest ones."""
+def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn]:
+    """The turns of the current branch, or of the one that ends at a state; with a limit, the newest ones."""
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: use a positive number, or None for all turns")
     return [
@@ -24,7 +24,7 @@ def history(store: Store, limit: int | None) -> list[HistoryTurn]:
             source=turn.source,
             forgotten=turn.forgotten,
         )
-        for turn in store.turns(limit=limit)
+        for turn in store.turns(limit=limit, at=at)
     ]
 
 

@@ -18,8 +18,9 @@ from typing import Any, Literal, Unpack
 from agentmem.agent import archive, looking
 from agentmem.agent.forgetting import forget
 from agentmem.agent.gate import Caller, Gate, acting_for
+from agentmem.agent.in_force import system_digest
 from agentmem.agent.keywords import ChatKeywords, GenerateKeywords, ObserveKeywords, SamplingKeywords
-from agentmem.agent.messages import checked, sampling_options, user_message
+from agentmem.agent.messages import checked, checked_state, checked_tools, sampling_options, user_message
 from agentmem.agent.observing import observe
 from agentmem.agent.opening import Asked as AskedOpening
 from agentmem.agent.opening import Opened, open_agent
@@ -34,13 +35,13 @@ from agentmem.agent.receipts import (
     WriteReceipt,
 )
 from agentmem.agent.streams import AsyncReplyStream, ReplyStream
-from agentmem.agent.turns import Asked, Turns, system_digest
+from agentmem.agent.turns import Asked, Turns
 from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel, Tokenizer
 from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
 from agentmem.errors import ClosedError, ReadOnlyError
-from agentmem.store.base import AgentInfo, Home, Store, VerifyReport
+from agentmem.store.base import HEAD, AgentInfo, Home, Store, VerifyReport
 
 Message = Mapping[str, Any]
 
@@ -192,18 +193,31 @@ class AgentMemory:
         logits_processor: Sequence[LogitsProcessor] = (),
         remember: bool = True,
         at: datetime | str | None = None,
+        after: str | None = HEAD,
         **options: Unpack[SamplingKeywords],
     ) -> Reply:
         """Answer new messages, which may be of any role; what is in the memory is not given again.
 
         Args:
-            messages: {"role", "content"} dicts, new ones only.
-            tools: JSON schemas, rendered by the model's own template.
+            messages: {"role", "content"} dicts, new ones only; "metadata", plain JSON, is kept with a message
+                and shown in the history, and never to the model.
+            tools: JSON schemas, rendered by the model's own template; those in force are not rendered again.
             logits_processor: callables (input_ids (1, n), scores (1, V)) -> scores, as in transformers.
             remember, at, options: as in :meth:`chat`.
+            after: where the turn goes on from: the head, the id of a state of any branch, or None, before
+                the first turn. The head moves when the turn is remembered, and not before.
+
+        Raises:
+            InputError, StateNotFoundError, StateForgottenError: nothing has changed.
         """
         return self.generate_stream(
-            messages, tools=tools, logits_processor=logits_processor, remember=remember, at=at, **options
+            messages,
+            tools=tools,
+            logits_processor=logits_processor,
+            remember=remember,
+            at=at,
+            after=after,
+            **options,
         ).read()
 
     def generate_stream(
@@ -214,11 +228,14 @@ class AgentMemory:
         logits_processor: Sequence[LogitsProcessor] = (),
         remember: bool = True,
         at: datetime | str | None = None,
+        after: str | None = HEAD,
         **options: Unpack[SamplingKeywords],
     ) -> ReplyStream:
         """As :meth:`generate`, piece by piece."""
         sampling = sampling_options(options)
-        asked = Asked("chat", checked(messages), moment(at), tools)
+        asked = Asked(
+            "chat", checked(messages), moment(at), checked_tools(tools), after=checked_state("after", after)
+        )
         self._gate.enter()
         try:
             self._check_writable()
@@ -232,13 +249,14 @@ class AgentMemory:
         self._stream = weakref.ref(stream)
         return stream
 
-    def append(self, messages: Sequence[Message], *, at: datetime | str | None = None) -> WriteReceipt:
-        """Put messages into the memory without an answer."""
-        asked = Asked("append", checked(messages), moment(at))
+    def append(
+        self, messages: Sequence[Message], *, at: datetime | str | None = None, after: str | None = HEAD
+    ) -> WriteReceipt:
+        """Put messages into the memory without an answer; ``after`` is as in :meth:`generate`."""
+        asked = Asked("append", checked(messages), moment(at), after=checked_state("after", after))
         with self._gate:
             self._check_writable()
-            turns = self._turns()
-            return turns.write(asked, turns.delta(asked, reply=False))
+            return self._turns().write(asked)
 
     def observe(
         self,
@@ -292,6 +310,11 @@ class AgentMemory:
         return self._model.get().tokenizer
 
     @property
+    def language_model(self) -> LanguageModel:
+        """The model that answers; agents opened with it share its weights."""
+        return self._model.get()
+
+    @property
     def tokens_held(self) -> int:
         """Tokens in the memory."""
         return self._store.log.committed
@@ -310,10 +333,16 @@ class AgentMemory:
         with self._gate:
             return looking.explain(self._store, self._turns())
 
-    def history(self, *, limit: int | None = None) -> list[HistoryTurn]:
-        """The turns so far, oldest first; with ``limit``, the newest ones."""
+    def history(self, *, limit: int | None = None, at: str | None = HEAD) -> list[HistoryTurn]:
+        """The turns so far, oldest first; with ``limit``, the newest ones.
+
+        With a state id for ``at`` those of the branch that ends there.
+
+        Raises:
+            StateNotFoundError, StateForgottenError: there is no such state (any more).
+        """
         with self._gate:
-            return looking.history(self._store, limit)
+            return looking.history(self._store, limit, checked_state("at", at))
 
     def search(self, query: str, *, limit: int = 20) -> list[SearchHit]:
         """What was said with these words: messages of the turns that hold them all, newest turn first."""
@@ -462,10 +491,10 @@ class AgentMemory:
         if system is None or self._store.read_only:
             return 0
         turns = self._turns()
-        if turns.system == system_digest(system):
+        if turns.in_force.system == system_digest(system):
             return 0
         asked = Asked("system", checked([{"role": "system", "content": system}]), moment(None))
-        return turns.write(asked, turns.delta(asked, reply=False)).tokens_prefilled
+        return turns.write(asked).tokens_prefilled
 
     def _note_resumed(self, prefilled: int, seconds: float) -> None:
         self._resumed = ResumeReceipt(

@@ -1,10 +1,13 @@
-"""Checking messages, and dressing them with what the options add: a date stamp, a speaker's name.
+"""Checking messages and tools, and dressing them with what the options add: a date stamp, a speaker's name.
+
+A message's ``metadata`` is kept with it and shown in the history, but never to the template or the model.
 
 Knows no template: what a message looks like in tokens is the engine's business.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -29,7 +32,32 @@ def checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         raise InputError("messages is empty; give at least one {'role', 'content'} dict")
     for place, message in enumerate(kept):
         _check_one(place, message)
+        if "metadata" in message:
+            message["metadata"] = _checked_metadata(place, message["metadata"])
     return kept
+
+
+def checked_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The tools as dicts of our own; None when there are none. Raises InputError."""
+    if tools is None:
+        return None
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
+        raise InputError("tools must be a list of JSON schemas, one for each tool")
+    kept = []
+    for place, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            raise InputError(f"tool {place} must be a JSON schema as a dict, got {type(tool).__name__}")
+        kept.append(_plain_json(f"tool {place}", tool))
+    return kept or None
+
+
+def checked_state(name: str, state_id: str | None) -> str | None:
+    """A state id, "head" or None, as an argument of that name. Raises InputError."""
+    if state_id is not None and not isinstance(state_id, str):
+        raise InputError(
+            f'{name}={state_id!r}: give a state id, "head", or None for the state before the first turn'
+        )
+    return state_id
 
 
 def user_message(text: str, speaker: str | None = None, role: str = "user") -> dict[str, Any]:
@@ -63,7 +91,7 @@ def dressed(
 
 
 def _dress(message: Mapping[str, Any], config: MemoryConfig, when: datetime) -> dict[str, Any]:
-    plain = dict(message)
+    plain = {key: value for key, value in message.items() if key != "metadata"}
     if plain["role"] != "user":
         return plain
     speaker = plain.pop("name", None)
@@ -84,3 +112,17 @@ def _check_one(place: int, message: Mapping[str, Any]) -> None:
         raise InputError(f"message {place} ({role}) has no content; only an assistant's calls may go without")
     if role != "tool" and not (content or "").strip() and not message.get("tool_calls"):
         raise InputError(f"message {place} ({role}) is empty; leave it out or give it text")
+
+
+def _checked_metadata(place: int, metadata: object) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"message {place}: metadata must be a dict, got {type(metadata).__name__}")
+    return _plain_json(f"message {place}: metadata", metadata)
+
+
+def _plain_json(what: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of what was given, as JSON has it. Raises InputError."""
+    try:
+        return cast("dict[str, Any]", json.loads(json.dumps(dict(value), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{what} is not plain JSON: {error}") from error

@@ -7,13 +7,13 @@ Knows no locking and no lazy loading; its owner sees to both.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from agentmem.agent.in_force import InForce, tools_digest
 from agentmem.agent.messages import dressed
 from agentmem.agent.receipts import RecalledBlock, RecallReceipt, Reply, Usage, WriteReceipt
 from agentmem.agent.state_id import settings_of, state_id
@@ -24,7 +24,7 @@ from agentmem.engine.sampling import LogitsProcessor, SamplingOptions
 from agentmem.engine.session import Progress, Session
 from agentmem.engine.template import ChatTemplate, Delta, Pending
 from agentmem.memory.blocks import BlockGrid, clip_ranges
-from agentmem.store.base import NewTurn, Store, Turn
+from agentmem.store.base import HEAD, NewTurn, Store, Turn
 
 BLOCKS_KEPT = 32
 """Recalled blocks that a receipt names, by share."""
@@ -40,6 +40,8 @@ class Asked:
     tools: Sequence[Mapping[str, Any]] | None = None
     source: str | None = None
     part: int | None = None
+    after: str | None = HEAD
+    """The state to go on from; None for the empty one."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class Turns:
         return turn
 
     @property
-    def system(self) -> str | None:
-        """Digest of the system prompt in force on this branch; None when none was ever given."""
+    def in_force(self) -> InForce:
+        """The system prompt and the tools that were given on this branch, and not forgotten since."""
         last = self.last
-        return None if last is None else last.settings.get("system")
+        return InForce() if last is None else InForce.after(last.settings, self._store.log.dead)
 
     @property
     def template(self) -> ChatTemplate:
@@ -90,16 +92,25 @@ class Turns:
         return None if last is None else Pending.from_json(last.pending)
 
     def delta(self, asked: Asked, *, reply: bool) -> Delta:
-        """The tokens that new messages add, template included. Raises TemplateError, InputError."""
-        messages = dressed(asked.messages, self.config, asked.when)
-        return self._model.template.delta(self.pending, messages, tools=asked.tools, reply=reply)
+        """The tokens that new messages add, template included. Raises TemplateError, InputError.
 
-    def write(self, asked: Asked, delta: Delta, on_progress: Progress | None = None) -> WriteReceipt:
-        """Forward a delta and commit it, without a reply."""
+        Tools that are in force already are not written again.
+        """
+        messages = dressed(asked.messages, self.config, asked.when)
+        known = asked.tools is None or tools_digest(asked.tools) == self.in_force.tools
+        tools = None if known else asked.tools
+        return self._model.template.delta(self.pending, messages, tools=tools, reply=reply)
+
+    def write(
+        self, asked: Asked, delta: Delta | None = None, on_progress: Progress | None = None
+    ) -> WriteReceipt:
+        """Forward the messages, or a delta made of them, and commit them, without a reply."""
         started = time.perf_counter()
         store = self._store
-        store.begin()
+        store.begin(asked.after)
         try:
+            if delta is None:
+                delta = self.delta(asked, reply=False)
             with self._model.turn(store.log, store.digests, self.config) as session:
                 if delta.ids:
                     session.read(delta.ids, on_progress=on_progress)
@@ -130,9 +141,9 @@ class Turns:
         """
         started = time.perf_counter()
         store, model = self._store, self._model
-        delta = self.delta(asked, reply=True)
-        store.begin()
+        store.begin(asked.after)
         try:
+            delta = self.delta(asked, reply=True)
             with model.turn(store.log, store.digests, self.config) as session:
                 before = session.length
                 logits = session.read(delta.ids, measure=True)
@@ -202,9 +213,10 @@ class Turns:
                 message["thinking"] = said.thinking
             messages = [*asked.messages, message]
             name = self._commit(asked, messages, said.ids, said.pending, figures).state_id
-        else:
+        receipt = self.receipt(figures)  # while the store still stands on the branch it speaks of
+        if not remember:
             self._store.abort()
-        receipt = self.receipt(figures)
+            receipt = replace(receipt, tokens_held=self._store.log.committed)
         return Reply(
             text=said.text,
             thinking=said.thinking,
@@ -224,8 +236,9 @@ class Turns:
         receipt: Mapping[str, Any],
     ) -> Turn:
         head = self._store.head
+        start = self._store.log.committed
+        in_force = self.in_force.with_turn(asked.kind, asked.messages, asked.tools, start)
         settings = settings_of(self.config)
-        prompt = system_digest(asked.messages[0]["content"]) if asked.kind == "system" else self.system
         identity = self._store.identity
         name = state_id(
             parent=None if head is None else head.state_id,
@@ -245,7 +258,7 @@ class Turns:
                 created_at=asked.when.isoformat(),
                 source=asked.source,
                 part=asked.part,
-                settings={**settings, "system": prompt},
+                settings={**settings, **in_force.to_settings()},
                 receipt=receipt,
             )
         )
@@ -280,8 +293,3 @@ class Turns:
         ids = self._store.token_ids(start, min(stop, log.committed))
         text = str(self._model.tokenizer.decode([ids[token - start] for token in living]))
         return RecalledBlock(turn.id, start, stop, text, turn.created_at, share)
-
-
-def system_digest(text: str) -> str:
-    """How a turn notes which system prompt is in force."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
 
 Json = Any
+
+HEAD: Final = "head"
+"""Where a turn goes on from, and which branch is looked at, unless a state id or None is given."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,11 @@ class Store(Protocol):
         """How many turns there are from the root to the head; reads none of them."""
         ...
 
-    def turns(self, *, limit: int | None = None) -> list[Turn]:
-        """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
+    def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
+        """The turns from the root to the head, oldest first; with ``limit``, the newest ones.
+
+        With a state id for ``at`` the branch that ends there. Raises StateNotFoundError, StateForgottenError.
+        """
         ...
 
     def turn(self, turn_id: int) -> Turn:
@@ -192,8 +198,16 @@ class Store(Protocol):
         """Turns of the current branch whose text holds all the words, newest first."""
         ...
 
-    def begin(self) -> None:
-        """Open a turn. Raises ReadOnlyError, StaleWriterError; an open turn is an error of ours."""
+    def begin(self, after: str | None = HEAD) -> None:
+        """Open a turn that goes on from the head, from another state of any branch, or (None) from nothing.
+
+        While it is open this object stands on ``after``. The head itself moves with the commit alone:
+        after an abort, a close or a kill it is where it was. Digests beyond the last turn that both
+        branches share are dropped either way; they are a cache. An open turn is an error of ours.
+
+        Raises:
+            ReadOnlyError, StaleWriterError, StateNotFoundError, StateForgottenError: nothing has changed.
+        """
         ...
 
     def commit(self, turn: NewTurn) -> Turn:
@@ -201,7 +215,7 @@ class Store(Protocol):
         ...
 
     def abort(self) -> None:
-        """Drop the open turn, if any: the log and the digests are as they were before it."""
+        """Drop the open turn, if any: head, log and digests are as they were before it (see ``begin``)."""
         ...
 
     def rewind(self, state_id: str | None) -> None:

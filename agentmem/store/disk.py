@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentmem.errors import (
-    ClosedError,
     DamagedError,
     InputError,
-    ReadOnlyError,
-    StaleWriterError,
     StoreError,
 )
 from agentmem.memory.source import DigestLog
+from agentmem.store.access import Access
 from agentmem.store.base import (
+    HEAD,
     AgentIdentity,
     CollectReport,
     Json,
@@ -58,9 +57,7 @@ class DiskStore:
     def __init__(self, folder: Path, agent_id: str, lock: WriterLock | None) -> None:
         self._folder = folder
         self._agent_id = agent_id
-        self._lock = lock
-        self._closed = False
-        self._turn_open = False
+        self._access = Access(agent_id, lock)
         db = open_database(folder / "agent.db", agent_id, read_only=lock is None)
         try:
             self._index = Index(db, agent_id, read_only=lock is None)
@@ -86,6 +83,7 @@ class DiskStore:
             raise
         # without the right to write, digests that are missing are made in memory
         self._digests: DigestLog = self._disk_digests
+        self._left: tuple[Branch, Turn | None] | None = None  # where an open turn came from, if elsewhere
         if lock is None:
             self._digests = VolatileDigestLog(layout, self._disk_digests)
 
@@ -97,7 +95,7 @@ class DiskStore:
     @property
     def read_only(self) -> bool:
         """True when nothing may be committed."""
-        return self._lock is None
+        return self._access.read_only
 
     @property
     def log(self) -> DiskTokenLog:
@@ -124,9 +122,10 @@ class DiskStore:
         """How many turns there are from the root to the head; reads none of them."""
         return len(self._branch)
 
-    def turns(self, *, limit: int | None = None) -> list[Turn]:
-        """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
-        return self._turns.newest(self._head_id, limit)
+    def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
+        """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
+        last = self._head if at == HEAD else self._state(at)
+        return self._turns.newest(_id_of(last), limit)
 
     def turn(self, turn_id: int) -> Turn:
         """One turn of any branch. Raises StateNotFoundError."""
@@ -159,12 +158,19 @@ class DiskStore:
         """Turns of the current branch whose text holds all the words, newest first."""
         return self._turns.search(query, self._branch, limit)
 
-    def begin(self) -> None:
-        """Open a turn. Raises ReadOnlyError, StaleWriterError, ClosedError."""
-        self._require_writer("begin a turn")
-        self._disk_digests.begin()
-        self._log.begin()
-        self._turn_open = True
+    def begin(self, after: str | None = HEAD) -> None:
+        """Open a turn that goes on from ``after``; the head itself moves with the commit alone.
+
+        Raises ReadOnlyError, StaleWriterError, ClosedError, StateNotFoundError, StateForgottenError.
+        """
+        self._access.require_writer("begin a turn")
+        target = self._head if after == HEAD else self._state(after)
+        if _id_of(target) == self._head_id:
+            self._disk_digests.begin()
+            self._log.begin()
+        else:
+            self._begin_elsewhere(target)
+        self._access.turn_open = True
 
     def commit(self, turn: NewTurn) -> Turn:
         """Make the open turn durable, then return it.
@@ -173,7 +179,7 @@ class DiskStore:
             InputError: its ids are not as many as its tokens, or a field is not plain JSON.
             StoreError: the disk failed; the turn is not committed.
         """
-        self._require_turn()
+        self._access.require_turn()
         added = self._log.length - self._log.committed
         if len(turn.token_ids) != added:
             raise InputError(f"the turn added {added} tokens to the log, but has {len(turn.token_ids)} ids")
@@ -199,24 +205,28 @@ class DiskStore:
         digests.settle()
         self._branch.append(BranchTurn(committed.id, committed.start, committed.stop))
         self._head = committed
-        self._turn_open = False
+        self._left = None
+        self._access.turn_open = False
         return committed
 
     def abort(self) -> None:
-        """Drop the open turn, if any: the log and the digests are as they were before it."""
-        if self._turn_open:
+        """Drop the open turn, if any: head, log and digests are as they were before it."""
+        if self._access.turn_open:
             self._log.abort()
             self._disk_digests.abort()
-            self._turn_open = False
+            if self._left is not None:
+                self._branch, self._head = self._left
+                self._left = None
+            self._access.turn_open = False
 
     def rewind(self, state_id: str | None) -> None:
         """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
-        self._require_writer("rewind")
-        target = None if state_id is None else self.find_state(state_id)
-        branch = self._turns.branch(None if target is None else target.id)
-        self._disk_digests.truncate(self._digests_kept(branch.last_shared(self._branch)))
+        self._access.require_writer("rewind")
+        target = self._state(state_id)
+        branch = self._turns.branch(_id_of(target))
+        self._drop_digests(branch)
         with self._index.transaction():
-            self._index.set_head(None if target is None else target.id)
+            self._index.set_head(_id_of(target))
             self._store_digests()
         self._disk_digests.settle()
         self._stand_on(branch, target)
@@ -232,7 +242,7 @@ class DiskStore:
             StoreError: the turns are forgotten, but their bytes could not be overwritten yet; the next
                 opening does it.
         """
-        self._require_writer("forget")
+        self._access.require_writer("forget")
         turns = [turn for turn in map(self._turns.get, dict.fromkeys(turn_ids)) if not turn.forgotten]
         if not turns:
             return 0
@@ -256,7 +266,7 @@ class DiskStore:
 
     def collect(self, *, prune: bool = False) -> CollectReport:
         """Free slots no turn reaches; with ``prune`` drop the branches the head does not stand on first."""
-        self._require_writer("collect")
+        self._access.require_writer("collect")
         parts = StoreParts(self._folder, self._index, self._turns, self._slots, self._segments)
         report = collect(parts, self._branch, prune=prune)
         self._stand_on(self._branch, self._head)
@@ -264,12 +274,12 @@ class DiskStore:
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
-        self._require_open()
+        self._access.require_open()
         return verify(self._folder, self._index, self._slots, self._segments, deep=deep)
 
     def note(self, key: str, value: Json) -> None:
         """Store a small named JSON value, durable at once; also while a turn is open."""
-        self._require_process()
+        self._access.require_process()
         self._index.note(key, value)
 
     def noted(self, key: str) -> Json:
@@ -278,21 +288,23 @@ class DiskStore:
 
     def close(self) -> None:
         """Release the agent; the open turn is dropped. Closing twice is fine."""
-        if self._closed:
+        if self._access.closed:
             return
-        self._closed = True
-        forked = self._lock is not None and not self._lock.held
-        if not forked:
+        self._access.closed = True
+        if not self._access.elsewhere:
             self.abort()
             self._index.close()  # in a forked child the connection is the parent's to close
         self._segments.close()
         self._disk_digests.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._access.release()
 
     @property
     def _head_id(self) -> int | None:
-        return None if self._head is None else self._head.id
+        return _id_of(self._head)
+
+    def _state(self, state_id: str | None) -> Turn | None:
+        """The turn of a state; None for the state before the first turn."""
+        return None if state_id is None else self.find_state(state_id)
 
     def _mapped(self, branch: Branch) -> BranchMap:
         """Where the branch's tokens lie. Raises DamagedError when the index leaves a gap."""
@@ -326,6 +338,24 @@ class DiskStore:
         kind, count = self._turns.digest_mark(turn_id)
         return count if kind == self._disk_digests.kind else 0
 
+    def _begin_elsewhere(self, target: Turn | None) -> None:
+        branch = self._turns.branch(_id_of(target))
+        mapped = self._mapped(branch)
+        if self._drop_digests(branch):
+            with self._index.transaction():  # the turn overwrites them, and may still be dropped
+                self._store_digests()
+            self._disk_digests.settle()
+        self._disk_digests.begin()
+        self._log.begin(mapped, branch.dead())
+        self._left = (self._branch, self._head)
+        self._branch, self._head = branch, target
+
+    def _drop_digests(self, branch: Branch) -> bool:
+        """Drop the digests that another branch does not share; whether there were any."""
+        before = self._disk_digests.count
+        self._disk_digests.truncate(self._digests_kept(branch.last_shared(self._branch)))
+        return self._disk_digests.count < before
+
     def _store_digests(self) -> None:
         digests = self._disk_digests
         self._slots.set_digests(digests.kind, digests.count, digests.first_changed, digests.changed_sums())
@@ -349,27 +379,6 @@ class DiskStore:
             self._slots.clear_scrubs()
         self._index.compact()
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
 
-    def _require_process(self) -> None:
-        self._require_open()
-        if self._lock is not None and not self._lock.held:
-            raise StaleWriterError(
-                f"agent {self._agent_id!r} was opened by the parent process; open it anew in this one"
-            )
-
-    def _require_writer(self, verb: str) -> None:
-        self._require_process()
-        if self._lock is None:
-            raise ReadOnlyError(f"agent {self._agent_id!r} was opened read-only: cannot {verb}")
-        if self._turn_open:
-            raise StoreError(
-                f"agent {self._agent_id!r}: cannot {verb} while a turn is open; commit or abort it"
-            )
-
-    def _require_turn(self) -> None:
-        self._require_process()
-        if not self._turn_open:
-            raise StoreError(f"agent {self._agent_id!r}: there is no open turn to commit; call begin() first")
+def _id_of(turn: Turn | None) -> int | None:
+    return None if turn is None else turn.id

@@ -21,6 +21,7 @@ from agentmem.errors import (
     StoreError,
 )
 from agentmem.store.base import (
+    HEAD,
     AgentIdentity,
     CollectReport,
     Json,
@@ -118,9 +119,10 @@ class InMemoryStore:
         """How many turns there are from the root to the head."""
         return len(self._path)
 
-    def turns(self, *, limit: int | None = None) -> list[Turn]:
-        """The turns from the root to the head, oldest first; with ``limit``, the newest ones."""
-        turns = [kept.turn for kept in self._path]
+    def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
+        """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
+        path = self._path if at == HEAD else self._agent.path(self._state(at))
+        turns = [kept.turn for kept in path]
         return turns if limit is None else turns[max(0, len(turns) - limit) :]
 
     def turn(self, turn_id: int) -> Turn:
@@ -165,9 +167,16 @@ class InMemoryStore:
         found = [turn for turn in reversed(self.turns()) if wanted and holds_all(turn.messages, wanted)]
         return found[:limit]
 
-    def begin(self) -> None:
-        """Open a turn. Raises ReadOnlyError, ClosedError."""
+    def begin(self, after: str | None = HEAD) -> None:
+        """Open a turn that goes on from ``after``; the head itself moves with the commit alone.
+
+        Raises ReadOnlyError, ClosedError, StateNotFoundError, StateForgottenError.
+        """
         self._require_writer("begin a turn")
+        target = self._agent.head if after == HEAD else self._state(after)
+        if target != self._agent.head:
+            self._drop_digests(target)
+            self._stand_on(target)
         self._marked_digests = (self._digests.kind, self._digest_tensors())
         self._log.begin()
         self._turn_open = True
@@ -193,18 +202,18 @@ class InMemoryStore:
         return new
 
     def abort(self) -> None:
-        """Drop the open turn, if any: the log and the digests are as they were before it."""
+        """Drop the open turn, if any: head, log and digests are as they were before it."""
         if self._turn_open:
             self._log.abort()
             self._restore_digests(*self._marked_digests)
+            self._stand_on(self._agent.head)
             self._turn_open = False
 
     def rewind(self, state_id: str | None) -> None:
         """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
         self._require_writer("rewind")
-        target = None if state_id is None else self.find_state(state_id).id
-        shared = [kept for kept in self._agent.path(target) if any(kept is own for own in self._path)]
-        self._keep_digests_up_to(shared[-1] if shared else None)
+        target = self._state(state_id)
+        self._drop_digests(target)
         self._agent.head = target
         self._stand_on(target)
 
@@ -271,6 +280,15 @@ class InMemoryStore:
         self._path = self._agent.path(head)
         dead = merged((kept.turn.start, kept.turn.stop) for kept in self._path if kept.turn.forgotten)
         self._log.load([(kept.keys, kept.values) for kept in self._path], dead)
+
+    def _state(self, state_id: str | None) -> int | None:
+        """The id of the turn of a state; None for the state before the first turn."""
+        return None if state_id is None else self.find_state(state_id).id
+
+    def _drop_digests(self, head: int | None) -> None:
+        """Drop the digests that another branch does not share."""
+        shared = [kept for kept in self._agent.path(head) if any(kept is own for own in self._path)]
+        self._keep_digests_up_to(shared[-1] if shared else None)
 
     def _digest_tensors(self) -> list[Tensor]:
         layers = range(len(self.identity.layout.layers))

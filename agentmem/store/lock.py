@@ -39,9 +39,14 @@ class WriterLock:
         write_all(self._fd, f"{self._pid} {_THIS_PROCESS}\n".encode(), 0)
 
     @property
+    def ours(self) -> bool:
+        """Whether this process, not a forked child of it, made this object."""
+        return self._pid == os.getpid()
+
+    @property
     def held(self) -> bool:
         """Whether this process, not a forked child of it, holds the lock."""
-        return self._fd >= 0 and self._pid == os.getpid()
+        return self._fd >= 0 and self.ours
 
     def release(self) -> None:
         """Let go; doing so twice is fine. In a forked child the parent keeps the lock."""

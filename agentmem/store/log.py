@@ -46,6 +46,7 @@ class DiskTokenLog:
         self._tail = tail
         self._dead = list(dead)
         self._open = False
+        self._left: tuple[BranchMap, list[tuple[int, int]]] | None = None
         self._writers: dict[int, TensorWriter] = {}
         self._folder_changed = False
         self._head_rows = [
@@ -142,13 +143,20 @@ class DiskTokenLog:
         segments, slots = self._branch.locate(positions)
         self._gather_many(segments, slots + self._head_rows[layer], outs)
 
-    def begin(self) -> None:
-        """Let tokens be appended."""
+    def begin(self, branch: BranchMap | None = None, dead: Iterable[tuple[int, int]] = ()) -> None:
+        """Let tokens be appended: after those held, or after those of another branch, until an abort."""
+        if branch is not None:
+            self._left = (self._branch, self._dead)
+            self._branch, self._dead = branch, list(dead)
+            self._committed = branch.length
         self._open = True
 
     def abort(self) -> None:
-        """Drop the open turn's tokens; their slots are used again."""
+        """Drop the open turn's tokens, whose slots are used again; stand where ``begin`` was called."""
         self.truncate(self._committed)
+        if self._left is not None:
+            self._branch, self._dead = self._left
+            self._committed = self._branch.length
         self._end_turn()
 
     def sync(self) -> None:
@@ -191,6 +199,7 @@ class DiskTokenLog:
 
     def _end_turn(self) -> None:
         self._open = False
+        self._left = None
         for writer in self._writers.values():
             writer.close()
         self._writers = {}

@@ -52,6 +52,20 @@ class StoreModel(RuleBasedStateMachine):
             store.begin()
         self.open = True
 
+    @precondition(lambda self: not self.open)
+    @rule(data=st.data())
+    def begin_elsewhere(self, data: st.DataObject) -> None:
+        """Open a turn after any state of the tree; the heads that are stored stay where they are."""
+        target = data.draw(st.sampled_from([None, *self.living()]))
+        heads = [store.head for store in self.stores]
+        for store in self.stores:
+            store.begin(target)
+        readers = [home.open(self.stores[0].identity.agent_id, read_only=True) for home in self.homes]
+        assert [reader.head for reader in readers] == heads
+        for reader in readers:
+            reader.close()
+        self.open = True
+
     @precondition(lambda self: self.open)
     @rule(count=st.integers(0, 70), blocks=st.integers(0, 2))
     def append(self, count: int, blocks: int) -> None:

@@ -68,9 +68,9 @@ def test_writer_in_another_process(home: DiskHome) -> None:
 def test_stale_epoch_is_fenced(home: DiskHome) -> None:
     """A writer whose epoch was passed commits nothing, whatever became of its lock."""
     old = home.open("ada")
-    old._lock.release()  # as if the lock had been lost, on a file system that forgets locks
+    old._access.release()  # as if the lock had been lost, on a file system that forgets locks
     new = home.open("ada")
-    old._lock = new._lock
+    old._access._lock = new._access._lock
     old.begin()
     old.log.append(*kv(2, 5))
     with pytest.raises(StaleWriterError, match="epoch"):
@@ -78,7 +78,7 @@ def test_stale_epoch_is_fenced(home: DiskHome) -> None:
     with pytest.raises(StaleWriterError):
         old.note("a", 1)
     assert new.head is not None and new.head.state_id == "state-1"
-    old._lock = None
+    old._access._lock = None
     old.close()
     new.close()
 

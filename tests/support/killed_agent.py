@@ -1,6 +1,7 @@
 """An agent that dies in the middle of a turn, by SIGKILL: no handler runs, nothing is flushed.
 
-Run as ``python -m support.killed_agent HOME WHERE``: "prefill", "decode", "observe".
+Run as ``python -m support.killed_agent HOME WHERE``: "prefill", "decode", "observe", and "prefill-after",
+"decode-after": in a turn that goes on from the first state.
 """
 
 from __future__ import annotations
@@ -45,11 +46,14 @@ def main() -> None:
     home, where = Path(sys.argv[1]), sys.argv[2]
     observing.PART_TOKENS = PART
     memory = AgentMemory.resume("ada", model=language_model(), home=home, create=False)
-    if where == "prefill":
+    after = memory.history()[0].state_id if where.endswith("-after") else "head"
+    if where.startswith("prefill"):
         die_at_forward(3, memory)
-        memory.chat("The quick brown fox jumps over the lazy dog. " * 6)
-    elif where == "decode":
-        for number, _ in enumerate(memory.stream("What is my dog called?", max_new_tokens=40)):
+        text = "The quick brown fox jumps over the lazy dog. " * 6
+        memory.generate([{"role": "user", "content": text}], after=after)
+    elif where.startswith("decode"):
+        asked = [{"role": "user", "content": "What is my dog called?"}]
+        for number, _ in enumerate(memory.generate_stream(asked, max_new_tokens=40, after=after)):
             if number == 5:
                 kill()
     else:

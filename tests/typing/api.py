@@ -15,6 +15,7 @@ from agentmem import (
     Explanation,
     ForgetReceipt,
     HistoryTurn,
+    LanguageModel,
     MemoryConfig,
     RecalledBlock,
     RecallReceipt,
@@ -60,7 +61,8 @@ def talking(memory: AgentMemory) -> None:
     assert_type(stream.reply, Reply)
     messages = [{"role": "user", "content": "Hello"}]
     assert_type(memory.generate(messages, tools=None, remember=False), Reply)
-    assert_type(memory.append(messages), WriteReceipt)
+    assert_type(memory.generate(messages, after=reply.state_id), Reply)
+    assert_type(memory.append([{**messages[0], "metadata": {"id": 1}}], after=None), WriteReceipt)
     assert_type(memory.observe("A long text", source="notes.txt"), WriteReceipt)
 
 
@@ -69,13 +71,15 @@ async def talking_later(memory: AgentMemory) -> None:
     assert_type(await memory.achat("Hello"), Reply)
     async for piece in memory.astream("Hello"):
         assert_type(piece, str)
-    assert_type(await memory.agenerate([{"role": "user", "content": "Hello"}]), Reply)
+    assert_type(await memory.agenerate([{"role": "user", "content": "Hello"}], after="head"), Reply)
 
 
 def looking(memory: AgentMemory) -> None:
     """What fed a reply, what was said, what the files are like."""
     assert_type(memory.explain(), Explanation)
     assert_type(memory.history(limit=3), list[HistoryTurn])
+    assert_type(memory.history(at=memory.checkpoint()), list[HistoryTurn])
+    assert_type(memory.language_model, LanguageModel)
     assert_type(memory.search("biscuit"), list[SearchHit])
     assert_type(memory.verify(deep=True), VerifyReport)
     assert_type(memory.checkpoint(), str | None)
