@@ -7,7 +7,7 @@ is not text is refused. Knows one content; knows nothing of conversations, roles
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,13 +100,14 @@ def tool_call(name: object, arguments: object, call_id: object, where: str) -> T
         kind = type(arguments).__name__
         raise InputError(f"{where}: the arguments of the call of {name!r} are a {kind}; give an object")
     try:
-        json.dumps(arguments)
-    except (TypeError, ValueError) as error:
+        written = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        written.encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{where}: the arguments of the call of {name!r} cannot be written as JSON ({error}); "
             "give texts, numbers, booleans, None, lists and dicts of them"
         ) from None
-    return ToolCall(name, dict(arguments), None if call_id is None else str(call_id))
+    return ToolCall(name, json.loads(written), None if call_id is None else str(call_id))
 
 
 @dataclass
@@ -164,8 +165,3 @@ class _Found:
 
     def _wrong(self, index: int, what: str) -> InputError:
         return InputError(f"{self.where}: content block {index} {what}")
-
-
-def without(calls: Iterable[ToolCall], ids: set[str | None]) -> list[ToolCall]:
-    """The calls whose ids are not among ``ids``."""
-    return [call for call in calls if call.id not in ids]

@@ -23,7 +23,7 @@ from langchain_core.messages import (
 )
 
 from agentmem.errors import InputError
-from langchain_agentmem.content_blocks import Flat, ToolCall, flattened, tool_call, without
+from langchain_agentmem.content_blocks import Flat, ToolCall, flattened, tool_call
 
 ORIGIN = "langchain"
 """What the metadata of a message that came this way says of its origin."""
@@ -110,10 +110,11 @@ def message_key(
     """What a message is known by: a hash of its role, text, calls (names and arguments) and the call it answers.
 
     White space around the text and the order of arguments do not matter; ids of calls made do not, either.
+    Arguments are plain JSON values.
     """
     made = [[name, arguments] for name, arguments in calls]
     parts = [role, (content or "").strip(), made, tool_call_id]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def key_of(message: Mapping[str, Any]) -> str:
@@ -179,9 +180,8 @@ def _understood(
         _refuse_empty(where, flat.text)
         name = {"name": message.name} if role == "user" and (message.name or "").strip() else {}
         rows.append({"role": role, "content": flat.text, **name})
-    return [
-        _said(row, message.id if row is rows[-1] else None, thread) for row in rows
-    ]  # the id stands for the message as a whole, so only its last part bears it
+    # the id stands for the message as a whole, so its last part alone bears it
+    return [*(_said(row, None, thread) for row in rows[:-1]), _said(rows[-1], message.id, thread)]
 
 
 def _answer(where: str, message: BaseMessage, flat: Flat, thread: str | None, calls: _CallsMade) -> Said:
@@ -192,7 +192,8 @@ def _answer(where: str, message: BaseMessage, flat: Flat, thread: str | None, ca
         made = [tool_call(call["name"], call["args"], call["id"], where) for call in message.tool_calls]
         broken = [str(call["id"]) for call in message.invalid_tool_calls if call["id"] is not None]
         thoughts = thoughts or bool(message.invalid_tool_calls)
-    made += without(flat.calls, {*(call.id for call in made), *broken})
+    known = {*(call.id for call in made), *broken}
+    made += [call for call in flat.calls if call.id not in known]
     if "function_call" in message.additional_kwargs and not made:
         raise InputError(f"{where} holds a function_call of OpenAI's former API; give it tool_calls instead")
     state_id = _state_id(message)
@@ -260,7 +261,7 @@ def _flat(place: int, message: BaseMessage, role: str) -> Flat:
     if flat.results and role != "user":
         raise InputError(f"{where} holds a tool_result block; put it into a ToolMessage")
     try:
-        flat.text.encode()
+        "".join((flat.text, *(one.text for one in flat.results))).encode()
     except UnicodeEncodeError as error:
         raise InputError(
             f"{where}: its text is not valid Unicode ({error}); remove the lone surrogate"

@@ -266,6 +266,7 @@ def test_what_is_no_text_is_refused(block: dict[str, Any], thing: str) -> None:
         ([], "is empty"),
         ([{"type": "text", "text": ""}], "is empty"),
         ("\ud800", "not valid Unicode"),
+        ([{"type": "tool_result", "tool_use_id": "x", "content": "\ud800"}], "not valid Unicode"),
     ],
 )
 def test_bad_contents_are_refused(content: Any, words: str) -> None:
@@ -324,12 +325,22 @@ def test_bad_calls_are_refused(call: dict[str, Any], words: str) -> None:
         read(ASKED, AIMessage([call]), ASKED)
 
 
-def test_arguments_that_are_no_json_are_refused() -> None:
-    """A call whose arguments hold objects of Python's could not be stored."""
-    call = {**CALL, "args": {"a": object()}}
+@pytest.mark.parametrize("value", [object(), float("nan"), "\ud800"])
+def test_arguments_that_are_no_json_are_refused(value: object) -> None:
+    """A call whose arguments hold what JSON cannot say could not be stored."""
+    call = {**CALL, "args": {"a": value}}
 
     with pytest.raises(InputError, match=r"message 1 .* 'adder' cannot be written as JSON"):
         read(ASKED, AIMessage("", tool_calls=[call]), ASKED)
+
+
+def test_arguments_become_plain_json() -> None:
+    """What JSON has another word for is written as JSON has it, so that storing changes nothing."""
+    call = {**CALL, "args": {"n": {1: (2, 3)}, "a": None}}
+    said = read(ASKED, AIMessage("", tool_calls=[call]), ASKED).said[1]
+
+    assert said.message["tool_calls"][0]["function"]["arguments"] == {"n": {"1": [2, 3]}, "a": None}
+    assert said.key == message_key("assistant", "", [("adder", {"a": None, "n": {"1": [2, 3]}})])
 
 
 def test_chat_messages_take_the_usual_roles() -> None:
@@ -409,7 +420,7 @@ def test_other_messages_have_other_keys(one: Any, other: Any) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
