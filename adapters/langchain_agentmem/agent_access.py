@@ -1,0 +1,82 @@
+"""How the callbacks, tools and the retriever reach an agent's memory: one the caller keeps open, or one by name.
+
+By name, writing borrows from the pool of this process, and reading opens the files read-only, which needs no
+lock and no model. Knows no messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agentmem import AgentMemory, InputError
+from agentmem.agent.gate import Caller, acting_for
+from langchain_agentmem.pool import Opening, borrow
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AgentAccess:
+    """One agent, reachable.
+
+    Args:
+        memory: a memory that the caller opened and closes; None: the agent of ``opening``.
+        opening: how the agent is opened by name. Ignored when a memory is given.
+    """
+
+    memory: AgentMemory | None
+    opening: Opening | None = None
+
+    def __post_init__(self) -> None:
+        if (self.memory is None) == (self.opening is None):
+            raise InputError("give either an open memory or an agent_id, one of the two")
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's name."""
+        return self.memory.agent_id if self.memory is not None else self._named.agent_id
+
+    @contextmanager
+    def writing(self) -> Iterator[AgentMemory]:
+        """The memory, to change it; made when there is none. Raises what ``AgentMemory.resume`` raises."""
+        if self.memory is not None:
+            yield self.memory
+            return
+        with borrow(self._named) as memory:
+            yield memory
+
+    @contextmanager
+    def reading(self) -> Iterator[AgentMemory]:
+        """The memory, to look at its texts. Raises AgentNotFoundError."""
+        if self.memory is not None:
+            yield self.memory
+            return
+        named = self._named
+        with AgentMemory.resume(named.agent_id, home=named.home, create=False, read_only=True) as memory:
+            yield memory
+
+    @property
+    def _named(self) -> Opening:
+        assert self.opening is not None
+        return self.opening
+
+
+def agent_of_call(agent_id: str | None, configurable: Mapping[str, Any]) -> str | None:
+    """The agent that a call means: ``configurable.agent_id``, else the constructor's, else the thread's id."""
+    chosen = configurable.get("agent_id") or agent_id or configurable.get("thread_id")
+    return None if chosen is None else str(chosen)
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Run a blocking call in a worker thread, in the name of the task that awaits it."""
+    caller = Caller.here().apart()
+
+    def run() -> T:
+        with acting_for(caller):
+            return call()
+
+    return await asyncio.to_thread(run)
