@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from agentmem import RecalledBlock, RecallReceipt, Reply
+from agentmem import AgentMemory, InMemoryHome, RecalledBlock, RecallReceipt, Reply
 from agentmem.agent.receipts import Usage
 from agentmem.engine.tool_syntax import HERMES
 from langchain_agentmem.conversation import message_key, read_conversation
@@ -29,6 +29,7 @@ from langchain_agentmem.reply_parser import (
     parse_reply,
 )
 from langchain_agentmem.results import Answer, Facts, answer_message, call_chunk, new_call_id
+from support.tiny_language_model import SMALL, language_model
 
 FACTS = Facts(model_name="tiny", agent_id="ada", parent="s0", plan="extend")
 BLOCK = RecalledBlock(
@@ -202,6 +203,24 @@ def test_an_answer_that_comes_back_is_known(text: str, version: str) -> None:
         said = read_conversation([HumanMessage("Hello"), kept, HumanMessage("And?")], thread=None).said[1]
 
         assert (said.key, said.state_id) == (held, "s1")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_answer_of_a_real_memory_is_known(seed: int) -> None:
+    """What a model really says, decoded piece by piece, is known again by what its memory's history holds."""
+    options = {"temperature": 1.5, "seed": seed, "max_new_tokens": 24}
+    with AgentMemory.resume("ada", model=language_model(), home=InMemoryHome(), config=SMALL) as memory:
+        stream = memory.generate_stream([{"role": "user", "content": "Hello"}], **options)
+        pieces = list(stream)
+        message = answer_message(stream.reply, parts_of(pieces), FACTS)
+        held = memory.history()[-1].messages[-1]
+    parsed = parse_reply(held["content"], HERMES)
+    said = read_conversation([HumanMessage("Hello"), message, HumanMessage("And?")], thread=None).said[1]
+
+    assert said.key == message_key("assistant", parsed.text, [(c.name, c.arguments) for c in parsed.calls])
+    assert said.state_id == stream.reply.state_id
+    assert message.usage_metadata is not None
+    assert message.usage_metadata["output_tokens"] == stream.reply.usage.output_tokens > 0
 
 
 def _fields(message: AIMessage) -> dict[str, Any]:
