@@ -1,5 +1,7 @@
 """One call at a time on one memory: calls from other threads and tasks queue, a stream holds its place.
 
+A memory that is parked or closed lets no call in, but for those that end that.
+
 Knows nothing of what is guarded. A plain lock would hang a thread, or an asyncio task, that calls the
 memory in the middle of its own unfinished stream; that is told as an error instead.
 """
@@ -8,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agentmem.errors import AgentBusyError, ClosedError
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,17 @@ def acting_for(caller: Caller) -> Iterator[None]:
         _acting_for.reset(token)
 
 
+async def in_worker(call: Callable[[], Made]) -> Made:
+    """Make a blocking call in a worker thread, in the name of the task that awaits it."""
+    caller = Caller.here().apart()
+
+    def run() -> Made:
+        with acting_for(caller):
+            return call()
+
+    return await asyncio.to_thread(run)
+
+
 class Gate:
     """Entered for each call; a stream stays inside until it ends, possibly in another thread."""
 
@@ -72,9 +87,44 @@ class Gate:
         self._lock = threading.Lock()
         self._inside: Caller | None = None
         self._closed = False
+        self._parked = False
 
     def enter(self) -> None:
         """Wait for the turn of this call. Raises AgentBusyError, ClosedError."""
+        self._wait()
+        if self._parked:
+            self._lock.release()
+            raise ClosedError(f"{self._what} is parked; unpark() it first")
+        self._inside = Caller.here()
+
+    @contextmanager
+    def even_parked(self) -> Iterator[None]:
+        """Inside, parked or not. Raises AgentBusyError, ClosedError."""
+        self._wait()
+        self._inside = Caller.here()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Let the next call in."""
+        self._inside = None
+        self._lock.release()
+
+    def park(self) -> None:
+        """Refuse calls until ``unpark``. To be called from inside."""
+        self._parked = True
+
+    def unpark(self) -> None:
+        """Let calls in again. To be called from inside."""
+        self._parked = False
+
+    def shut(self) -> None:
+        """Refuse every later call. To be called from inside."""
+        self._closed = True
+
+    def _wait(self) -> None:
         if self.held_here:
             raise AgentBusyError(
                 f"{self._what} is in the middle of a stream of this thread or task; read it to its end or close() it"
@@ -83,22 +133,17 @@ class Gate:
         if self._closed:
             self._lock.release()
             raise ClosedError(f"{self._what} was closed; open it again with AgentMemory.resume")
-        self._inside = Caller.here()
-
-    def leave(self) -> None:
-        """Let the next call in."""
-        self._inside = None
-        self._lock.release()
-
-    def shut(self) -> None:
-        """Refuse every later call. To be called from inside."""
-        self._closed = True
 
     @property
     def held_here(self) -> bool:
         """Whether this thread or task is inside, so that it would wait for itself."""
         holder = self._inside
         return holder is not None and Caller.here().waits_for_itself(holder)
+
+    @property
+    def parked(self) -> bool:
+        """Whether calls are refused until ``unpark``."""
+        return self._parked
 
     @property
     def closed(self) -> bool:

@@ -5,7 +5,6 @@ Joins the engine and the store; holds no logic of its own beyond checking argume
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from collections.abc import Generator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Literal, Unpack
 
 from agentmem.agent import archive, looking
 from agentmem.agent.forgetting import forget
-from agentmem.agent.gate import Caller, Gate, acting_for
+from agentmem.agent.gate import Gate, in_worker
 from agentmem.agent.in_force import system_digest
 from agentmem.agent.keywords import ChatKeywords, GenerateKeywords, ObserveKeywords, SamplingKeywords
 from agentmem.agent.messages import checked, checked_state, checked_tools, sampling_options, user_message
@@ -34,7 +33,7 @@ from agentmem.agent.receipts import (
     SearchHit,
     WriteReceipt,
 )
-from agentmem.agent.streams import AsyncReplyStream, ReplyStream
+from agentmem.agent.streams import AsyncReplyStream, ReplyStream, gathered
 from agentmem.agent.turns import Asked, Turns
 from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel, Tokenizer
@@ -128,9 +127,46 @@ class AgentMemory:
         stream = self._stream() if self._gate.held_here and self._stream is not None else None
         if stream is not None:
             stream.close()
-        with suppress(ClosedError), self._gate:
+        with suppress(ClosedError), self._gate.even_parked():
             self._gate.shut()
             self._store.close()
+
+    def park(self) -> None:
+        """Give the right to write up between calls, and keep everything warm: model, files, checked pages.
+
+        Until :meth:`unpark` the agent may be opened, changed or deleted elsewhere, here and in other
+        processes; every call on this object but ``unpark`` and ``close`` raises ClosedError. Parking
+        twice is fine.
+
+        Raises:
+            AgentBusyError: a stream of this thread or task has not ended.
+            ReadOnlyError: it was opened read-only, and holds no such right.
+        """
+        with self._gate.even_parked():
+            self._check_writable()
+            self._store.park()
+            self._gate.park()
+
+    def unpark(self, wait: float = 0.0) -> bool:
+        """Go on after :meth:`park`; nothing is read or checked again. Does nothing if it is not parked.
+
+        Args:
+            wait: seconds to wait for another writer.
+
+        Returns:
+            False when another writer had it open meanwhile, or it was deleted: this object is closed
+            then, and :meth:`resume` opens the agent as it now is.
+
+        Raises:
+            AgentBusyError: another writer holds it; it stays parked.
+            ClosedError: it was closed.
+        """
+        with self._gate.even_parked():
+            current = self._store.unpark(wait)
+            self._gate.unpark()
+            if not current:
+                self._gate.shut()
+            return current
 
     def __enter__(self) -> AgentMemory:
         return self
@@ -141,7 +177,8 @@ class AgentMemory:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._gate.closed else f"{self._store.log.committed} tokens"
+        held = "parked" if self._gate.parked else f"{self._store.log.committed} tokens"
+        state = "closed" if self._gate.closed else held
         return f"<AgentMemory {self.agent_id!r}: {state}>"
 
     # -- talking ----------------------------------------------------------------------------------
@@ -411,7 +448,7 @@ class AgentMemory:
 
     async def achat(self, text: str, **options: Unpack[ChatKeywords]) -> Reply:
         """The async twin of :meth:`chat`; cancelling it drops the turn."""
-        return await self._gather(self.astream(text, **options))
+        return await gathered(self.astream(text, **options))
 
     def astream(self, text: str, **options: Unpack[ChatKeywords]) -> AsyncReplyStream:
         """The async twin of :meth:`stream`."""
@@ -419,24 +456,11 @@ class AgentMemory:
 
     async def agenerate(self, messages: Sequence[Message], **options: Unpack[GenerateKeywords]) -> Reply:
         """The async twin of :meth:`generate`; cancelling it drops the turn."""
-        return await self._gather(AsyncReplyStream(lambda: self.generate_stream(messages, **options)))
+        return await gathered(AsyncReplyStream(lambda: self.generate_stream(messages, **options)))
 
     async def aobserve(self, text: str, **options: Unpack[ObserveKeywords]) -> WriteReceipt:
         """The async twin of :meth:`observe`."""
-        caller = Caller.here().apart()
-
-        def read() -> WriteReceipt:
-            with acting_for(caller):
-                return self.observe(text, **options)
-
-        return await asyncio.to_thread(read)
-
-    @staticmethod
-    async def _gather(stream: AsyncReplyStream) -> Reply:
-        async with stream:
-            async for _ in stream:
-                pass
-        return stream.reply
+        return await in_worker(lambda: self.observe(text, **options))
 
     # -- all agents -------------------------------------------------------------------------------
 

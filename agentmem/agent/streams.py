@@ -142,3 +142,11 @@ class AsyncReplyStream(AsyncIterator[str]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+async def gathered(stream: AsyncReplyStream) -> Reply:
+    """Read a stream to its end; cancelling drops the turn."""
+    async with stream:
+        async for _ in stream:
+            pass
+    return stream.reply

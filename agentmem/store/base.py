@@ -242,6 +242,27 @@ class Store(Protocol):
         """A value stored by ``note``; None when there is none."""
         ...
 
+    def park(self) -> None:
+        """Give the right to write up until ``unpark``, and keep all that was read and checked.
+
+        Meanwhile other writers may open the agent, and every call but ``unpark`` and ``close`` raises
+        ClosedError; the log and the digests must not be used. Parking twice is fine. Raises StoreError
+        while a turn is open, ReadOnlyError, StaleWriterError.
+        """
+        ...
+
+    def unpark(self, wait: float = 0.0) -> bool:
+        """Take the right to write again, waiting that many seconds for another holder.
+
+        False: another writer opened the agent meanwhile, or it was deleted; what is held here may be out
+        of date, so the store is closed. A store that is not parked stays as it is.
+
+        Raises:
+            AgentBusyError: another writer holds it; the store stays parked.
+            ClosedError: the store was closed.
+        """
+        ...
+
     def close(self) -> None:
         """Release the agent; the open turn is dropped. Closing twice is fine."""
         ...

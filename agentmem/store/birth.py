@@ -53,6 +53,7 @@ def new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]:
             if not final.exists():
                 raise
             raise AgentExistsError(f"there is an agent {agent_id!r} already; choose another name") from error
+        lock.moved(final / "lock")
         sync_folder(final.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentmem.errors import (
-    DamagedError,
     InputError,
     StoreError,
 )
@@ -29,7 +28,7 @@ from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.checking import verify
 from agentmem.store.collecting import StoreParts, collect, remove_orphans
 from agentmem.store.digest_log import DiskDigestLog
-from agentmem.store.extents import BranchMap, Tail
+from agentmem.store.extents import Tail
 from agentmem.store.forgetting import scrub, scrubbed_sums
 from agentmem.store.index import Index
 from agentmem.store.lock import WriterLock
@@ -57,7 +56,7 @@ class DiskStore:
     def __init__(self, folder: Path, agent_id: str, lock: WriterLock | None) -> None:
         self._folder = folder
         self._agent_id = agent_id
-        self._access = Access(agent_id, lock)
+        self._access = Access(folder / "agent.db", agent_id, lock)
         db = open_database(folder / "agent.db", agent_id, read_only=lock is None)
         try:
             self._index = Index(db, agent_id, read_only=lock is None)
@@ -76,7 +75,11 @@ class DiskStore:
             self._branch = self._turns.branch(head)
             self._head = None if head is None else self._turns.get(head)
             self._log = DiskTokenLog(
-                layout, self._segments, self._mapped(self._branch), self._free_tail(), self._branch.dead()
+                layout,
+                self._segments,
+                self._slots.mapped(self._branch),
+                self._free_tail(),
+                self._branch.dead(),
             )
         except BaseException:
             db.close()
@@ -133,6 +136,7 @@ class DiskStore:
 
     def turn_at(self, position: int) -> Turn:
         """The turn of the current branch that holds token ``position``. Raises InputError."""
+        self._access.require_open()
         turn_id = self._branch.holding(position)
         if turn_id is None:
             raise InputError(f"token {position} is not in the history, which holds {self._branch.length}")
@@ -148,6 +152,7 @@ class DiskStore:
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
+        self._access.require_open()
         if not 0 <= start <= stop <= self._branch.length:
             raise InputError(
                 f"tokens {start} to {stop} are not in the history, which holds {self._branch.length}"
@@ -286,11 +291,35 @@ class DiskStore:
         """A value stored by ``note``; None when there is none."""
         return self._index.noted(key)
 
+    def park(self) -> None:
+        """Give the right to write up until ``unpark``; the connection, maps and checked pages stay."""
+        if not self._access.parked:
+            self._access.park()
+            self._index.park()
+
+    def unpark(self, wait: float = 0.0) -> bool:
+        """Take the right to write again; False, and closed, when another writer or a delete came between.
+
+        Raises AgentBusyError (the store stays parked), ClosedError, StaleWriterError.
+        """
+        if not self._access.parked:
+            self._access.require_open()
+            return True
+        current = self._access.unpark(wait)
+        try:
+            current = current and self._index.unpark()
+        except BaseException:
+            self.close()
+            raise
+        if not current:
+            self.close()
+        return current
+
     def close(self) -> None:
         """Release the agent; the open turn is dropped. Closing twice is fine."""
         if self._access.closed:
             return
-        self._access.closed = True
+        self._access.close()
         if not self._access.elsewhere:
             self.abort()
             self._index.close()  # in a forked child the connection is the parent's to close
@@ -306,21 +335,6 @@ class DiskStore:
         """The turn of a state; None for the state before the first turn."""
         return None if state_id is None else self.find_state(state_id)
 
-    def _mapped(self, branch: Branch) -> BranchMap:
-        """Where the branch's tokens lie. Raises DamagedError when the index leaves a gap."""
-        try:
-            mapped = BranchMap(self._slots.extents(branch))
-        except ValueError as error:
-            raise DamagedError(self._agent_id, "agent.db", "table extents", str(error)) from error
-        if mapped.length != branch.length:
-            raise DamagedError(
-                self._agent_id,
-                "agent.db",
-                "table extents",
-                f"{mapped.length} tokens are mapped, but the turns hold {branch.length}",
-            )
-        return mapped
-
     def _free_tail(self) -> Tail:
         """Where new tokens go: never into a file that somebody else links."""
         tail = self._slots.tail()
@@ -331,7 +345,7 @@ class DiskStore:
     def _stand_on(self, branch: Branch, head: Turn | None) -> None:
         self._branch = branch
         self._head = head
-        self._log.move(self._mapped(branch), self._free_tail(), branch.dead())
+        self._log.move(self._slots.mapped(branch), self._free_tail(), branch.dead())
 
     def _digests_kept(self, turn_id: int | None) -> int:
         """Digests that cover only tokens up to a turn of the current branch."""
@@ -340,7 +354,7 @@ class DiskStore:
 
     def _begin_elsewhere(self, target: Turn | None) -> None:
         branch = self._turns.branch(_id_of(target))
-        mapped = self._mapped(branch)
+        mapped = self._slots.mapped(branch)
         if self._drop_digests(branch):
             with self._index.transaction():  # the turn overwrites them, and may still be dropped
                 self._store_digests()

@@ -6,16 +6,16 @@ Knows no files and no SQLite.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from agentmem.errors import AgentBusyError, AgentExistsError, AgentNotFoundError
+from agentmem.errors import AgentExistsError, AgentNotFoundError
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
-from agentmem.store.in_memory_store import InMemoryStore, KeptAgent, json_text
+from agentmem.store.in_memory_store import InMemoryStore, json_text
+from agentmem.store.kept_agent import KeptAgent
 from agentmem.store.names import checked_id
 
 
@@ -52,11 +52,8 @@ class InMemoryHome:
         """Open an agent. Raises AgentNotFoundError, AgentBusyError."""
         agent = self._require(agent_id)
         if not read_only:
-            deadline = time.monotonic() + wait
-            while agent.locked and time.monotonic() < deadline:
-                time.sleep(0.01)
-            _require_free(agent)
-            agent.locked = True
+            agent.take(wait)
+            agent.epoch += 1
         return InMemoryStore(agent, read_only=read_only)
 
     def peek(self, agent_id: str) -> AgentIdentity:
@@ -70,6 +67,7 @@ class InMemoryHome:
         identity = replace(source.identity, agent_id=name, uuid=uuid.uuid4().hex)
         self._agents[name] = replace(
             source,
+            epoch=0,
             identity=identity,
             kept={turn_id: replace(kept) for turn_id, kept in source.kept.items()},
             notes=dict(source.notes),
@@ -84,7 +82,9 @@ class InMemoryHome:
 
     def delete(self, agent_id: str) -> None:
         """Remove an agent. Raises AgentNotFoundError, AgentBusyError."""
-        _require_free(self._require(agent_id))
+        agent = self._require(agent_id)
+        agent.require_free()
+        agent.deleted = True
         del self._agents[checked_id(agent_id)]
 
     def _require(self, agent_id: str) -> KeptAgent:
@@ -96,11 +96,6 @@ class InMemoryHome:
     def _require_absent(self, name: str) -> None:
         if name in self._agents:
             raise AgentExistsError(f"there is an agent {name!r} already; open it, or choose another name")
-
-
-def _require_free(agent: KeptAgent) -> None:
-    if agent.locked:
-        raise AgentBusyError(f"agent {agent.identity.agent_id!r} is held by another writer; close it there")
 
 
 def _info(agent: KeptAgent) -> AgentInfo:

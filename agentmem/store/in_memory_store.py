@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,42 +31,9 @@ from agentmem.store.base import (
 )
 from agentmem.store.extents import merged
 from agentmem.store.in_memory_log import InMemoryTokenLog
+from agentmem.store.kept_agent import KeptAgent, KeptTurn
 from agentmem.store.search import holds_all, words_of
 from agentmem.store.volatile_digests import VolatileDigestLog
-
-
-@dataclass
-class KeptTurn:
-    """A turn with its ids, its K/V per layer (Hkv, T, D), and how many digests there were after it."""
-
-    turn: Turn
-    ids: list[int]
-    keys: list[Tensor]
-    values: list[Tensor]
-    digest_kind: str | None
-    digest_count: int
-
-
-@dataclass
-class KeptAgent:
-    """Everything an agent is between openings. ``digests``: per layer (Hkv, n, D), or none at all."""
-
-    identity: AgentIdentity
-    kept: dict[int, KeptTurn] = field(default_factory=dict)
-    head: int | None = None
-    next_id: int = 1
-    notes: dict[str, str] = field(default_factory=dict)
-    digest_kind: str | None = None
-    digests: list[Tensor] = field(default_factory=list)
-    locked: bool = False
-
-    def path(self, head: int | None) -> list[KeptTurn]:
-        """The turns from the root to a head."""
-        found: list[KeptTurn] = []
-        while head is not None:
-            found.append(self.kept[head])
-            head = self.kept[head].turn.parent
-        return found[::-1]
 
 
 class InMemoryStore:
@@ -74,8 +41,10 @@ class InMemoryStore:
 
     def __init__(self, agent: KeptAgent, *, read_only: bool) -> None:
         self._agent = agent
+        self._epoch = agent.epoch
         self._read_only = read_only
         self._closed = False
+        self._parked = False
         self._turn_open = False
         self._log = InMemoryTokenLog(agent.identity.layout)
         self._digests = VolatileDigestLog(agent.identity.layout)
@@ -121,18 +90,21 @@ class InMemoryStore:
 
     def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
         """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
+        self._require_open()
         path = self._path if at == HEAD else self._agent.path(self._state(at))
         turns = [kept.turn for kept in path]
         return turns if limit is None else turns[max(0, len(turns) - limit) :]
 
     def turn(self, turn_id: int) -> Turn:
         """One turn of any branch. Raises StateNotFoundError."""
+        self._require_open()
         if turn_id not in self._agent.kept:
             raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
         return self._agent.kept[turn_id].turn
 
     def turn_at(self, position: int) -> Turn:
         """The turn of the current branch that holds token ``position``. Raises InputError."""
+        self._require_open()
         for kept in self._path:
             if kept.turn.start <= position < kept.turn.stop:
                 return kept.turn
@@ -140,6 +112,7 @@ class InMemoryStore:
 
     def find_state(self, state_id: str) -> Turn:
         """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
+        self._require_open()
         found = [kept.turn for kept in self._agent.kept.values() if kept.turn.state_id == state_id]
         living = [turn for turn in found if not turn.forgotten]
         if not found:
@@ -155,6 +128,7 @@ class InMemoryStore:
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
+        self._require_open()
         if not 0 <= start <= stop <= self._log.committed:
             raise InputError(
                 f"tokens {start} to {stop} are not in the history, which holds {self._log.committed}"
@@ -266,15 +240,40 @@ class InMemoryStore:
 
     def noted(self, key: str) -> Json:
         """A value kept by ``note``; None when there is none."""
+        self._require_open()
         return json.loads(self._agent.notes.get(key, "null"))
+
+    def park(self) -> None:
+        """Give the right to write up until ``unpark``."""
+        if not self._parked:
+            self._require_writer("park")
+            self._parked = True
+            self._agent.locked = False
+
+    def unpark(self, wait: float = 0.0) -> bool:
+        """Take the right to write again; False, and closed, when another writer or a delete came between.
+
+        Raises AgentBusyError (the store stays parked), ClosedError.
+        """
+        if not self._parked:
+            self._require_open()
+            return True
+        if not self._agent.deleted:
+            self._agent.take(wait)
+            self._parked = False
+        current = not self._agent.deleted and self._agent.epoch == self._epoch
+        if not current:
+            self.close()
+        return current
 
     def close(self) -> None:
         """Release the agent; the open turn is dropped. Closing twice is fine."""
         if not self._closed:
             self.abort()
             self._closed = True
-            if not self._read_only:
+            if not self._read_only and not self._parked:
                 self._agent.locked = False
+            self._parked = False
 
     def _stand_on(self, head: int | None) -> None:
         self._path = self._agent.path(head)
@@ -312,6 +311,8 @@ class InMemoryStore:
     def _require_open(self) -> None:
         if self._closed:
             raise ClosedError(f"agent {self.identity.agent_id!r} was closed; open it again")
+        if self._parked:
+            raise ClosedError(f"agent {self.identity.agent_id!r} is parked; unpark() it first")
 
     def _require_writer(self, verb: str) -> None:
         self._require_open()

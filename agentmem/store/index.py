@@ -53,6 +53,7 @@ class Index:
         self._agent_id = agent_id
         self._refusal: str | None = None
         self._closed = False
+        self._parked = False
         self._epoch: int | None = None
         if not read_only:
             self._epoch = self._claim()
@@ -66,6 +67,8 @@ class Index:
         """All rows of one statement. Raises DamagedError, AgentBusyError, StoreError for SQLite's errors."""
         if self._closed:
             raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
+        if self._parked:
+            raise ClosedError(f"agent {self._agent_id!r} is parked; unpark() it first")
         try:
             return self._db.conn.execute(sql, values).fetchall()
         except sqlite3.Error as error:
@@ -75,8 +78,12 @@ class Index:
         """The only row of a statement. Raises DamagedError when there is none."""
         rows = self.execute(sql, values)
         if not rows:
-            raise DamagedError(self._agent_id, "agent.db", "its single-row tables", "a row is missing")
+            raise self.damage("its single-row tables", "a row is missing")
         return rows[0]
+
+    def damage(self, where: str, detail: str) -> DamagedError:
+        """The error for an index that contradicts itself."""
+        return DamagedError(self._agent_id, "agent.db", where, detail)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -93,6 +100,16 @@ class Index:
                     f"{self._epoch}); nothing was committed. Open it again."
                 )
             yield
+
+    def park(self) -> None:
+        """Refuse everything until ``unpark``: other writers may change what is here."""
+        self._parked = True
+
+    def unpark(self) -> bool:
+        """Allow everything again; whether no other writer has opened the index since this one did."""
+        self._parked = False
+        (epoch,) = self.row("SELECT epoch FROM state")
+        return bool(epoch == self._epoch)
 
     def refuse(self, reason: str) -> None:
         """From now on no transaction may begin: what is on disk is not known for sure."""
@@ -176,7 +193,7 @@ class Index:
     def _translated(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGE:
-            return DamagedError(self._agent_id, "agent.db", "the index", str(error))
+            return self.damage("the index", str(error))
         if code in _BUSY:
             return AgentBusyError(f"agent {self._agent_id!r}: the index is in use ({error}); try again")
         return StoreError(f"agent {self._agent_id!r}: SQLite failed: {error}")

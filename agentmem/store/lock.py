@@ -33,10 +33,11 @@ class WriterLock:
     """
 
     def __init__(self, path: Path, agent_id: str, wait: float = 0.0) -> None:
+        self._path = path
+        self._agent_id = agent_id
         self._pid = os.getpid()
-        self._fd = _acquire(path, agent_id, wait)
-        os.ftruncate(self._fd, 0)
-        write_all(self._fd, f"{self._pid} {_THIS_PROCESS}\n".encode(), 0)
+        self._fd = -1
+        self.retake(wait)
 
     @property
     def ours(self) -> bool:
@@ -47,6 +48,16 @@ class WriterLock:
     def held(self) -> bool:
         """Whether this process, not a forked child of it, holds the lock."""
         return self._fd >= 0 and self.ours
+
+    def moved(self, path: Path) -> None:
+        """The lock file's folder was renamed: here it lies now."""
+        self._path = path
+
+    def retake(self, wait: float = 0.0) -> None:
+        """Take the lock again after ``release``. Raises AgentBusyError, AgentNotFoundError."""
+        self._fd = _acquire(self._path, self._agent_id, wait)
+        os.ftruncate(self._fd, 0)
+        write_all(self._fd, f"{self._pid} {_THIS_PROCESS}\n".encode(), 0)
 
     def release(self) -> None:
         """Let go; doing so twice is fine. In a forked child the parent keeps the lock."""

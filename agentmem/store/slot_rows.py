@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agentmem.store.branch import Branch
 from agentmem.store.digest_log import DigestState, DigestSums
-from agentmem.store.extents import Extent, Tail
+from agentmem.store.extents import BranchMap, Extent, Tail
 from agentmem.store.index import Index
 from agentmem.store.pages import PageSums
 
@@ -38,6 +38,17 @@ class SlotRows:
         """Where the tokens of a branch lie, in order."""
         rows = self._index.execute("SELECT turn, start, segment, slot, count FROM extents ORDER BY start")
         return [Extent(*row[1:]) for row in rows if row[0] in branch]
+
+    def mapped(self, branch: Branch) -> BranchMap:
+        """Where a branch's tokens lie. Raises DamagedError when the index leaves a gap."""
+        try:
+            mapped = BranchMap(self.extents(branch))
+        except ValueError as error:
+            raise self._index.damage("table extents", str(error)) from error
+        if mapped.length != branch.length:
+            detail = f"{mapped.length} tokens are mapped, but the turns hold {branch.length}"
+            raise self._index.damage("table extents", detail)
+        return mapped
 
     def ranges(self, turn_ids: Iterable[int]) -> list[SlotRange]:
         """The slots of some turns, of any branch."""

@@ -40,6 +40,8 @@ def opening(folder: Path) -> None:
     ) as opened:  # fmt: skip
         assert_type(opened, AgentMemory)
         assert_type(opened.agent_id, str)
+    memory.park()
+    assert_type(memory.unpark(wait=1.0), bool)
     memory.close()
     assert_type(AgentMemory.list(home=folder), list[AgentInfo])
     AgentMemory.delete("ada", home=folder)

@@ -1,0 +1,66 @@
+"""What an in-memory agent is between openings: its turns with their K/V, its head, and who may write.
+
+Knows no opening; those are :class:`agentmem.store.in_memory_store.InMemoryStore`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from agentmem.errors import AgentBusyError
+from agentmem.store.base import AgentIdentity, Turn
+
+
+@dataclass
+class KeptTurn:
+    """A turn with its ids, its K/V per layer (Hkv, T, D), and how many digests there were after it."""
+
+    turn: Turn
+    ids: list[int]
+    keys: list[Tensor]
+    values: list[Tensor]
+    digest_kind: str | None
+    digest_count: int
+
+
+@dataclass
+class KeptAgent:
+    """Everything an agent is between openings. ``digests``: per layer (Hkv, n, D), or none at all."""
+
+    identity: AgentIdentity
+    kept: dict[int, KeptTurn] = field(default_factory=dict)
+    head: int | None = None
+    next_id: int = 1
+    notes: dict[str, str] = field(default_factory=dict)
+    digest_kind: str | None = None
+    digests: list[Tensor] = field(default_factory=list)
+    locked: bool = False
+    epoch: int = 0
+    """How many writers have opened it; one that was passed over is out of date."""
+    deleted: bool = False
+
+    def take(self, wait: float) -> None:
+        """Take the right to write. Raises AgentBusyError."""
+        deadline = time.monotonic() + wait
+        while self.locked and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.require_free()
+        self.locked = True
+
+    def require_free(self) -> None:
+        """Raises AgentBusyError."""
+        if self.locked:
+            raise AgentBusyError(
+                f"agent {self.identity.agent_id!r} is held by another writer; close it there"
+            )
+
+    def path(self, head: int | None) -> list[KeptTurn]:
+        """The turns from the root to a head."""
+        found: list[KeptTurn] = []
+        while head is not None:
+            found.append(self.kept[head])
+            head = self.kept[head].turn.parent
+        return found[::-1]
