@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,14 +22,13 @@ from langchain_core.messages import (
     ToolCall,
     ToolMessage,
 )
-from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatResult, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableWithFallbacks
 
 from agentmem import AgentMemory, ClosedError, ConfigError, InMemoryHome, InputError
 from langchain_agentmem.callbacks import AgentMemoryCallback, AsyncAgentMemoryCallback, atrack, track
-from support.langchain_agents import chat_model
 from support.tiny_language_model import SMALL, language_model
 
 Callback = AgentMemoryCallback | AsyncAgentMemoryCallback
@@ -76,12 +75,12 @@ def config(callback: Callback, **metadata: Any) -> Any:
     return {"callbacks": [callback], "metadata": metadata}
 
 
-def both(callback: Callback, run: Callable[[Any], Any], arun: Callable[[Any], Any]) -> None:
-    """Run a chain the way the callback was made for."""
+def ask(callback: Callback, chain: Any, given: Any) -> None:
+    """Invoke a chain the way the callback was made for."""
     if isinstance(callback, AsyncAgentMemoryCallback):
-        asyncio.run(arun(config(callback)))
+        asyncio.run(chain.ainvoke(given, config(callback)))
     else:
-        run(config(callback))
+        chain.invoke(given, config(callback))
 
 
 @pytest.fixture(params=[AgentMemoryCallback, AsyncAgentMemoryCallback])
@@ -99,7 +98,7 @@ def test_a_chain_becomes_a_turn(memory: AgentMemory, kind: type[Callback]) -> No
     callback = kind(memory)
     chain = PROMPT | model("Hello there.") | StrOutputParser()
 
-    both(callback, lambda c: chain.invoke({"x": "Hi."}, c), lambda c: chain.ainvoke({"x": "Hi."}, c))
+    ask(callback, chain, {"x": "Hi."})
 
     assert told(memory) == [[("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello there.")]]
     assert callback.last_state_id == memory.checkpoint()
@@ -345,7 +344,7 @@ def test_nothing_of_a_failed_run_is_kept(memory: AgentMemory, kind: type[Callbac
 
     for chain in (broken, refused):
         with pytest.raises(ValueError, match="no"):
-            both(callback, lambda c: chain.invoke({"x": "a"}, c), lambda c: chain.ainvoke({"x": "a"}, c))
+            ask(callback, chain, {"x": "a"})
 
     assert told(memory) == [] and callback.errors == []
 
@@ -408,48 +407,6 @@ def test_a_cancelled_task_leaves_nothing(memory: AgentMemory) -> None:
     assert callback._recorder._places == {}
 
 
-def test_answers_of_the_same_memory_are_left_alone() -> None:
-    """ChatInfLLM on the same agent has its turn already; on another agent it is recorded like any model."""
-    llm = chat_model(agent_id="ada")
-    options = {"home": llm.home, "model": llm.model, "config": SMALL}
-    same = AgentMemoryCallback(agent_id="ada", **options)
-    other = AgentMemoryCallback(agent_id="eve", **options)
-
-    answer = llm.invoke("Hi.", {"callbacks": [same, other]})
-
-    for agent in ("ada", "eve"):
-        with AgentMemory.resume(agent, **options, wait=10) as memory:
-            turns = told(memory)
-            assert len(turns) == 1
-            assert turns[0] == [("user", "Hi."), ("assistant", answer.content)]
-    assert same.errors == other.errors == []
-
-
-def test_a_fallback_to_another_model_keeps_one_history() -> None:
-    """What ChatInfLLM said and what its stand-in said are held once, although each call sends everything."""
-    llm = chat_model(agent_id="ada")
-    options = {"home": llm.home, "model": llm.model, "config": SMALL}
-    callback = AgentMemoryCallback(agent_id="ada", **options)
-    history: list[BaseMessage] = [HumanMessage("a", id="1")]
-
-    history.append(llm.invoke(history, config(callback)))
-    history.append(HumanMessage("b", id="2"))
-    history.append(model("Stand-in.").invoke(history, config(callback)))
-    history.append(HumanMessage("c", id="3"))
-    history.append(llm.invoke(history, config(callback)))
-
-    with AgentMemory.resume("ada", **options, wait=10) as memory:
-        assert [row for turn in told(memory) for row in turn] == [
-            ("user", "a"),
-            ("assistant", history[1].content),
-            ("user", "b"),
-            ("assistant", "Stand-in."),
-            ("user", "c"),
-            ("assistant", history[5].content),
-        ]
-    assert callback.errors == []
-
-
 @pytest.mark.parametrize("mark", ["lc_internal_call", "lc_source"])
 def test_calls_of_langchains_own_are_not_recorded(memory: AgentMemory, mark: str) -> None:
     """A summary or another call that LangChain makes for itself is nobody's conversation."""
@@ -468,7 +425,10 @@ def test_a_stream_is_recorded_like_a_call(memory: AgentMemory, kind: type[Callba
     async def read(c: Any) -> None:
         assert [piece async for piece in chain.astream({"x": "a"}, c)]
 
-    both(kind(memory), lambda c: list(chain.stream({"x": "a"}, c)), read)
+    if kind is AgentMemoryCallback:
+        list(chain.stream({"x": "a"}, config(kind(memory))))
+    else:
+        asyncio.run(read(config(kind(memory))))
 
     assert told(memory) == [[("system", "Be brief."), ("user", "a"), ("assistant", "Hello there, friend.")]]
 
@@ -575,7 +535,7 @@ def test_off_writes_at_flush(memory: AgentMemory, kind: type[Callback]) -> None:
     """checkpoint="off" gathers turns, in their order, until flush."""
     callback = kind(memory, checkpoint="off")
     for text in ("a", "b"):
-        both(callback, lambda c, t=text: model().invoke(t, c), lambda c, t=text: model().ainvoke(t, c))
+        ask(callback, model(), text)
 
     assert told(memory) == [] and callback.last_state_id is None
     callback.flush()
@@ -588,7 +548,7 @@ def test_background_writes_in_order(memory: AgentMemory, kind: type[Callback]) -
     """The worker writes every turn in the order they ended; flush waits for it, close ends it."""
     callback = kind(memory, background=True)
     for n in range(5):
-        both(callback, lambda c, n=n: model().invoke(str(n), c), lambda c, n=n: model().ainvoke(str(n), c))
+        ask(callback, model(), str(n))
 
     callback.flush()
 
@@ -642,7 +602,7 @@ def test_errors_are_kept_and_logged(
     memory.close()
 
     with caplog.at_level(logging.WARNING, "langchain_agentmem"):
-        both(callback, lambda c: model().invoke("a", c), lambda c: model().ainvoke("a", c))
+        ask(callback, model(), "a")
 
     (lost,) = callback.errors
     assert lost.agent_id == "ada" and isinstance(lost.error, ClosedError)
@@ -653,7 +613,7 @@ def test_a_lost_turn_says_what_it_was(memory: AgentMemory, monkeypatch: pytest.M
     """What could not be written can be written by hand; a chain that sends it again records it after all."""
     callback = AgentMemoryCallback(memory)
     with monkeypatch.context() as patched:
-        patched.setattr(AgentMemory, "append", lambda *a, **k: refuse(None))
+        patched.setattr(AgentMemory, "append", lambda *_, **__: refuse(None))
         model("One.").invoke("a", config(callback))
     assert [message["content"] for message in callback.errors[0].messages] == ["a", "One."]
     assert told(memory) == []
@@ -670,7 +630,7 @@ def test_raise_fails_the_chain(memory: AgentMemory, kind: type[Callback]) -> Non
 
     for chain in (PROMPT | model(), PROMPT | model() | StrOutputParser()):
         with pytest.raises(ClosedError):
-            both(callback, lambda c: chain.invoke({"x": "a"}, c), lambda c: chain.ainvoke({"x": "a"}, c))
+            ask(callback, chain, {"x": "a"})
 
     assert len(callback.errors) == 2
 
@@ -737,10 +697,14 @@ def test_track_feeds_what_runs_inside(memory: AgentMemory) -> None:
 
 async def test_atrack_feeds_what_runs_inside(memory: AgentMemory) -> None:
     """The async twin, with chains that are awaited; a failing block still keeps what was whole."""
-    with pytest.raises(ValueError, match="no"):
+
+    async def block() -> None:
         async with atrack(memory, background=True):
             await asyncio.gather(*[(PROMPT | model()).ainvoke({"x": str(n)}) for n in range(3)])
             refuse(None)
+
+    with pytest.raises(ValueError, match="no"):
+        await block()
 
     assert sorted(turn[-2][1] for turn in told(memory)) == ["0", "1", "2"]
 
@@ -761,8 +725,3 @@ def test_an_agent_by_name_is_made_and_found_again() -> None:
         assert [turn[0][1] for turn in told(memory)] == ["a", "By hand.", "b"]
         assert callback.last_state_id == memory.checkpoint()
     assert callback.agent_id == "ada"
-
-
-def messages_of(turn: Sequence[Any]) -> list[str]:
-    """The texts of a turn."""
-    return [text for _, text in turn]
