@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from langchain_core.messages import BaseMessage
 
@@ -130,17 +130,17 @@ def _opening(defaults: Defaults, agent_id: str, options: Mapping[str, Any]) -> O
 
 
 def _sampling(defaults: Defaults, stop: list[str] | None, options: Mapping[str, Any]) -> SamplingKeywords:
-    chosen: dict[str, Any] = {
-        ours: options.get(name, getattr(defaults, name)) for name, ours in _SAMPLING.items()
-    }
+    chosen = {ours: options.get(name, getattr(defaults, name)) for name, ours in _SAMPLING.items()}
     stops = stop if stop is not None else defaults.stop
     # an empty answer is no answer: LangChain and its agents take it for a failure
-    return SamplingKeywords(**chosen, stop=tuple(stops or ()), min_new_tokens=1)
+    return cast("SamplingKeywords", {**chosen, "stop": tuple(stops or ()), "min_new_tokens": 1})
 
 
 def _check_known(options: Mapping[str, Any]) -> None:
     if options.get("n", 1) not in {1, None}:
-        raise InputError(f"n={options['n']!r}: one answer a call; for several, use batch() on forks of the agent")
+        raise InputError(
+            f"n={options['n']!r}: one answer a call; for several, use batch() on forks of the agent"
+        )
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         shown = sorted(name for name in _OPTIONS if name != "configured_agent")

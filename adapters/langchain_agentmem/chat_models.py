@@ -6,7 +6,7 @@ only: weights, open memories and K/V live outside of it, so building one costs n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,7 +25,6 @@ from typing_extensions import override
 
 from agentmem import LanguageModel, MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
-from agentmem.store.base import Home
 from langchain_agentmem.addressing import addressed
 from langchain_agentmem.calls import Call, call_from
 from langchain_agentmem.model_profile import model_profile
@@ -150,7 +149,8 @@ class ChatInfLLM(BaseChatModel):
 
     @override
     def _resolve_model_profile(self) -> ModelProfile:
-        return model_profile(self.max_tokens)
+        loaded = self.model if isinstance(self.model, LanguageModel) else None
+        return model_profile(self.max_tokens, language_model=loaded, config=self.memory_config)
 
     def language_model(self) -> LanguageModel:
         """The weights and the tokenizer, loaded when first asked for and shared by the whole process."""
@@ -287,9 +287,7 @@ class ChatInfLLM(BaseChatModel):
         return super().stream_events(input, config, **kwargs)
 
     @override
-    def astream_events(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any] | Awaitable[Any]:
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The async twin of ``stream_events``."""
         if kwargs.get("version") == "v3":
             kwargs = addressed(config, kwargs)

@@ -163,7 +163,10 @@ os.register_at_fork(after_in_child=POOL.abandon)
 def borrow(opening: Opening) -> Iterator[AgentMemory]:
     """The agent's memory for one call; calls on one agent queue, in whatever part of this package they are made."""
     with POOL.borrow(opening) as seat:
-        yield seat.memory
+        try:
+            yield seat.memory
+        finally:
+            seat.notes.clear()  # whoever borrows in this way may forget, rewind or append
 
 
 def close_memories() -> None:
@@ -174,4 +177,4 @@ def close_memories() -> None:
 def _place(home: str | Path | Home | None) -> Hashable:
     """What makes two homes the same: their folder, else the object itself."""
     found = find_home(home)
-    return found.home.resolve() if isinstance(found, DiskHome) else found
+    return found.home.resolve() if isinstance(found, DiskHome) else id(found)

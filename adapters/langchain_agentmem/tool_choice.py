@@ -28,11 +28,13 @@ def name_of(tool: dict[str, Any]) -> str:
 
 
 def checked_choice(choice: object, tools: Sequence[dict[str, Any]]) -> str:
-    """"auto", "any", "none", or the name of a tool. Raises InputError for a name that no tool has."""
+    """What was chosen: "auto", "any", "none", or a tool's name. Raises InputError for a name that no tool has."""
     names = [name_of(tool) for tool in tools]
     if isinstance(choice, dict):
         function = choice.get("function")
-        choice = function.get("name") if isinstance(function, dict) else choice.get("name", choice.get("type"))
+        choice = (
+            function.get("name") if isinstance(function, dict) else choice.get("name", choice.get("type"))
+        )
     if choice in names:
         return str(choice)
     if choice is None or choice == AUTO:

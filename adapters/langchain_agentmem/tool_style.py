@@ -6,7 +6,7 @@ Knows a model's template by what it can do, never by name. Knows no memory and n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -60,6 +60,14 @@ def told(said: Said, style: ToolStyle) -> dict[str, Any]:
     return message
 
 
+def recognised(said: Said, style: ToolStyle) -> Said:
+    """A caller's answer with the key that the memory would give it: calls left in its text count as calls."""
+    if said.message["role"] != "assistant" or not _may_hold_parts(said.message["content"], style.syntax):
+        return said
+    bare = {name: value for name, value in said.message.items() if name != "metadata"}
+    return replace(said, key=key_of(style)(bare))
+
+
 def key_of(style: ToolStyle) -> Callable[[Mapping[str, Any]], str]:
     """How a held message is known again in a caller's list."""
 
@@ -69,13 +77,19 @@ def key_of(style: ToolStyle) -> Callable[[Mapping[str, Any]], str]:
             return str(noted)
         text = str(message.get("content") or "")
         calls = [_parsed(call) for call in message.get("tool_calls") or ()]
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and _may_hold_parts(text, style.syntax):
             found = parse_reply(text, style.syntax)
             text, calls = found.text, [*found.calls, *calls]
         pairs = [(call.name, call.arguments) for call in calls]
         return message_key(str(message["role"]), text, pairs, message.get("tool_call_id"))
 
     return key
+
+
+def _may_hold_parts(text: str, syntax: ToolSyntax) -> bool:
+    """Whether there is anything in a reply's text but text; parsing all of it would be slow."""
+    opening = syntax.before.strip()
+    return "<think>" in text or (opening in text if opening else text.lstrip().startswith("{"))
 
 
 def _parsed(call: Mapping[str, Any]) -> ParsedCall:
@@ -92,7 +106,9 @@ def _probe(model: LanguageModel) -> ToolStyle:
         template.delta(None, _PROBE, reply=True)
     except AgentMemError:
         result_role = False
-    return ToolStyle(syntax if native and syntax else HERMES, native, result_role, template.facts.opens_thinking)
+    return ToolStyle(
+        syntax if native and syntax else HERMES, native, result_role, template.facts.opens_thinking
+    )
 
 
 _PROBE: list[dict[str, Any]] = [

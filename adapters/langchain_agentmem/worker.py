@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from agentmem.agent.gate import Caller, acting_for
 
@@ -25,11 +25,11 @@ class InWorker(AsyncIterator[T], Generic[T]):
     Use it as an async context manager: leaving it early closes the generator, after the piece under way.
     """
 
-    def __init__(self, make: Callable[[], Generator[T, None, None]]) -> None:
+    def __init__(self, make: Callable[[], Generator[T, None, Any]]) -> None:
         self._make = make
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentmem-call")
         self._context = copy_context()
-        self._pieces: Generator[T, None, None] | None = None
+        self._pieces: Generator[T, None, Any] | None = None
         self._closing = False
 
     def __aiter__(self) -> InWorker[T]:

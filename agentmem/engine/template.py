@@ -190,8 +190,8 @@ class ChatTemplate:
     def split_thinking(self, text: str) -> tuple[str, str]:
         """A reply's (thinking, answer); the thinking is empty if there is none."""
         opened = self.facts.opens_thinking or text.lstrip().startswith(_THINK)
-        before, closed, after = text.partition(_THOUGHT)
-        if not opened and not closed:
+        before, _, after = text.partition(_THOUGHT)
+        if not opened:
             return "", text
         thinking = before.strip().removeprefix(_THINK).strip()
         return thinking, after.lstrip()

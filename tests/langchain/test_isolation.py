@@ -91,7 +91,9 @@ PATHS: dict[str, Path] = {
     "node without config": lambda m, t, c: node_graph(m).invoke(say(t), c),
     "node, async": lambda m, t, c: asyncio.run(node_graph(m).ainvoke(say(t), c)),
     "create_agent": lambda m, t, c: create_agent(m, []).invoke(say(t), c),
-    "create_agent stream": lambda m, t, c: list(create_agent(m, []).stream(say(t), c, stream_mode="messages")),
+    "create_agent stream": lambda m, t, c: list(
+        create_agent(m, []).stream(say(t), c, stream_mode="messages")
+    ),
     "create_agent ainvoke": lambda m, t, c: asyncio.run(create_agent(m, []).ainvoke(say(t), c)),
 }
 
@@ -126,8 +128,8 @@ def test_a_batch_may_serve_many_agents() -> None:
         (lambda m, c: m.bind(agent_id="bound").invoke("Hi", c), "bound"),
         (lambda m, c: m.invoke("Hi", c, agent_id="given"), "given"),
         (lambda m, c: m.invoke("Hi", c), "configured"),
-        (lambda m, c: m.invoke("Hi", {"configurable": {"thread_id": "thread"}}), "built"),
-        (lambda m, c: m.invoke("Hi"), "built"),
+        (lambda m, _: m.invoke("Hi", {"configurable": {"thread_id": "thread"}}), "built"),
+        (lambda m, _: m.invoke("Hi"), "built"),
     ],
 )
 def test_who_decides(call: Callable[..., Any], expected: str) -> None:
