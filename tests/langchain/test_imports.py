@@ -23,43 +23,33 @@ PUBLIC = [
     "close_memories",
     "memory_tools",
 ]
-CORE = [
-    name
-    for name in PUBLIC
-    if name not in {"AgentMemoryMiddleware", "AgentMemorySaver", "AsyncAgentMemorySaver"}
-]
-"""What needs nothing beyond the plain installation."""
+EXTRAS = {
+    "AgentMemoryMiddleware": "langchain",
+    "AgentMemorySaver": "checkpoint",
+    "AsyncAgentMemorySaver": "checkpoint",
+}
+"""What needs more than the plain installation, and the extra that brings it."""
+CORE = [name for name in PUBLIC if name not in EXTRAS]
 OPTIONAL = ("langchain", "langgraph", "llguidance")
-
-LOADED = """
-import json, sys
-{code}
-print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
-"""
-WITHOUT = """
-import sys, warnings
+WITHOUT_THEM = f"""
+import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {missing}:
+        if name.partition(".")[0] in {OPTIONAL}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import langchain_agentmem
-{code}
 """
 
 
-def _run(code: str) -> subprocess.CompletedProcess[str]:
+def _printed(code: str) -> dict[str, str]:
+    """What a fresh process prints as JSON."""
     paths = [str(ROOT), str(ROOT / "adapters"), str(ROOT / "kernels")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-
-
-def _loaded(code: str) -> set[str]:
-    result = _run(LOADED.format(code=code))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-    return set(json.loads(result.stdout))
+    return dict(json.loads(result.stdout))
 
 
 def test_the_public_names() -> None:
@@ -72,40 +62,31 @@ def test_the_public_names() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     """Neither torch nor transformers nor anything of LangChain is loaded before it is needed."""
-    heavy = {"torch", "transformers", "langchain_core", "pydantic", *OPTIONAL}
+    loaded = _printed("import json, sys, langchain_agentmem; print(json.dumps(dict.fromkeys(sys.modules)))")
 
-    assert _loaded("import langchain_agentmem") & heavy == set()
-
-
-def test_the_chat_model_loads_no_optional_dependency() -> None:
-    """ChatInfLLM, callbacks, tools and retriever stand on langchain-core alone."""
-    names = ", ".join(CORE)
-
-    assert _loaded(f"from langchain_agentmem import {names}") & set(OPTIONAL) == set()
+    assert "langchain_agentmem" in loaded
+    assert {name.partition(".")[0] for name in loaded}.isdisjoint(
+        {"torch", "transformers", "langchain_core", "pydantic", *OPTIONAL}
+    )
 
 
-def test_the_core_works_without_the_extras() -> None:
-    """Where langchain, langgraph and llguidance cannot be imported, everything else can."""
-    code = f"from langchain_agentmem import {', '.join(CORE)}\nprint(ChatInfLLM(model='x').model)"
-    result = _run(WITHOUT.format(missing=OPTIONAL, code=code))
+def test_what_works_without_the_extras() -> None:
+    """Where langchain, langgraph and llguidance are missing, the rest loads, and asking for more names the extra."""
+    code = f"""{WITHOUT_THEM}
+import json, langchain_agentmem
+from langchain_agentmem import {", ".join(CORE)}
+told = {{"model": ChatInfLLM(model="x").model}}
+for name in {EXTRAS}:
+    try:
+        getattr(langchain_agentmem, name)
+    except ImportError as error:
+        told[name] = f"{{type(error).__name__}}: {{error}}"
+print(json.dumps(told))
+"""
+    told = _printed(code)
 
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "x\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "missing", "extra"),
-    [
-        ("AgentMemoryMiddleware", ("langchain",), "agentmem-kv[langchain]"),
-        ("AgentMemoryMiddleware", ("langgraph",), "agentmem-kv[langchain]"),
-        ("AgentMemorySaver", ("langgraph",), "agentmem-kv[checkpoint]"),
-        ("AsyncAgentMemorySaver", ("langgraph",), "agentmem-kv[checkpoint]"),
-    ],
-)
-def test_a_missing_extra_is_named(name: str, missing: tuple[str, ...], extra: str) -> None:
-    """Asking for a part whose dependency is missing says what to install."""
-    code = f"try:\n    langchain_agentmem.{name}\nexcept ImportError as error:\n    print(type(error).__name__, error)"
-    result = _run(WITHOUT.format(missing=missing, code=code))
-
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("MissingExtraError") and f"pip install '{extra}'" in result.stdout
+    assert told.pop("model") == "x"
+    assert set(told) == set(EXTRAS)
+    for name, extra in EXTRAS.items():
+        assert told[name].startswith("MissingExtraError: ")
+        assert f"pip install 'agentmem-kv[{extra}]'" in told[name]

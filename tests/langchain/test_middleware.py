@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
@@ -111,10 +111,10 @@ def test_no_agent_at_all_is_refused() -> None:
 
 def test_only_the_agents_own_calls_are_remembered() -> None:
     """A tool that asks the same model leaves no trace; the call, its result and the answer are held in order."""
-    llm = chat_model(memory="off", max_tokens=60)
+    llm = chat_model(memory="off", max_tokens=200)
 
     @tool
-    def look_up(name: str) -> str:
+    def look_up(name: Literal["Ann", "Bob"]) -> str:
         """Look a name up."""
         return "side: " + llm.invoke("Say something about names.", max_tokens=4).content
 
@@ -133,10 +133,10 @@ def test_only_the_agents_own_calls_are_remembered() -> None:
 
 def test_a_run_that_waits_for_approval_goes_on() -> None:
     """Interrupted before its tools: the state says where the memory stands, and the run goes on from there."""
-    llm = chat_model(max_tokens=60)
+    llm = chat_model(max_tokens=200)
 
     @tool
-    def look_up(name: str) -> str:
+    def look_up(name: Literal["Ann", "Bob"]) -> str:
         """Look a name up."""
         return "found"
 
