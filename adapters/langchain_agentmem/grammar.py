@@ -10,6 +10,7 @@ Knows the syntax of calls and the model's tokenizer; knows nothing of LangChain.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
@@ -60,6 +61,9 @@ class Grammars:
         self._tables = _tables(language_model)
         added = language_model.tokenizer.added_tokens_decoder.items()
         self._special = {token.content: i for i, token in added if token.special}
+        # llguidance takes any added token in angle brackets for a special one, <tool_call> as well
+        self._apart = {t.content: i for i, t in added if self._tables.is_special_token(i)}
+        self._any_apart = re.compile("|".join(map(re.escape, sorted(self._apart, key=len, reverse=True))))
         self._lead = "</think>\n\n" if self._template.facts.opens_thinking else ""
 
     def forced_calls(
@@ -83,14 +87,14 @@ class Grammars:
         """
         body = self._bodies(tools, syntax, names)
         one = "body" if syntax.listed else "call"
-        again = _again(syntax, one) if parallel and syntax.between is not None else ""
-        opening = f"{self._opener(syntax)} {_literal(syntax.before)}"
+        again = self._again(syntax, one) if parallel and syntax.between is not None else ""
+        opening = f"{self._opener(syntax)} {self._literal(syntax.before)}"
         if syntax.listed:
-            start = f'{opening} "[" body {again} "]" {_literal(syntax.after)}'
+            start = f'{opening} "[" body {again} "]" {self._literal(syntax.after)}'
         else:
             start = f"call {again}"
-        call = f"call: {opening} body {_literal(syntax.after)}"
-        return self._processor([f"start: {_literal(self._lead)} {start}", call, *body])
+        call = f"call: {opening} body {self._literal(syntax.after)}"
+        return self._processor([f"start: {self._literal(self._lead)} {start}", call, *body])
 
     def free_calls(self, tools: Sequence[Mapping[str, Any]], syntax: ToolSyntax) -> LogitsProcessor:
         """The reply is any text; once a call's opening text stands in it, a call follows, then any text.
@@ -103,17 +107,15 @@ class Grammars:
         """
         rest, body = self._rest(tools, syntax)
         if syntax.opener:
-            head = f"{self._opener(syntax)} {_literal(syntax.before)} rest"
+            head = f"{self._opener(syntax)} {self._literal(syntax.before)} rest"
             start = f"start: TEXT | {head} TEXT" if syntax.bare else f"start: (TEXT {head})* TEXT"
             rules = [start]
         elif syntax.bare:
             opening = self._body_opening(syntax)
-            rules = ["start: TEXT | head rest TEXT", f"head[lazy]: {_literal(opening)}"]
+            rules = ["start: TEXT | head rest TEXT", f"head[lazy]: {json.dumps(opening, ensure_ascii=False)}"]
         else:
-            opening = syntax.before.rstrip()
-            rules = ["start: (head rest)* TEXT", f"head[lazy]: TEXT {_literal(opening)}"]
-        free = self._special.values()
-        return self._processor([*rules, f"rest: {rest}", *body, _TEXT], free_ids=list(free))
+            rules = ["start: (head rest)* TEXT", *self._head(syntax.before.rstrip())]
+        return self._processor([*rules, f"rest: {rest}", *body, _TEXT], free_ids=self._apart.values())
 
     def json(self, schema: Mapping[str, Any]) -> LogitsProcessor:
         """The reply is JSON of that schema, and nothing else.
@@ -122,7 +124,7 @@ class Grammars:
             InputError: no grammar can be made of the schema.
         """
         written = self._checked("the schema", bounded(schema))
-        return self._processor([f"start: {_literal(self._lead)} {written}"])
+        return self._processor([f"start: {self._literal(self._lead)} {written}"])
 
     def json_object(self) -> LogitsProcessor:
         """The reply is a JSON object, and nothing else."""
@@ -149,7 +151,7 @@ class Grammars:
             arguments = self._checked(f"the tool {name!r}", schema)
             written = json.dumps({syntax.name_key: name, syntax.arguments_key: None}, ensure_ascii=False)
             opening = written.removesuffix("null}")[begun:]
-            rules.append(f'body{at}: {_literal(opening)} {arguments} "}}"')
+            rules.append(f'body{at}: {self._literal(opening)} {arguments} "}}"')
         return rules
 
     def _body_opening(self, syntax: ToolSyntax) -> str:
@@ -157,18 +159,43 @@ class Grammars:
 
     def _rest(self, tools: Sequence[Mapping[str, Any]], syntax: ToolSyntax) -> tuple[str, list[str]]:
         """(what follows a call's opening text, rules for it)."""
-        after = _literal(syntax.after)
+        after = self._literal(syntax.after)
         if syntax.listed:
-            again = _again(syntax, "body")
-            gap = "" if syntax.opener else _literal(syntax.before[len(syntax.before.rstrip()) :])
+            again = self._again(syntax, "body")
+            gap = "" if syntax.opener else self._literal(syntax.before[len(syntax.before.rstrip()) :])
             return f'{gap} "[" body {again} "]" {after}', self._bodies(tools, syntax)
         if syntax.opener:
             return f"body {after}", self._bodies(tools, syntax)
         if syntax.bare:
             begun = len(self._body_opening(syntax))
             return f"body {after}", self._bodies(tools, syntax, begun=begun)
-        gap = _literal(syntax.before[len(syntax.before.rstrip()) :])
+        gap = self._literal(syntax.before[len(syntax.before.rstrip()) :])
         return f"{gap} body {after}", self._bodies(tools, syntax)
+
+    def _again(self, syntax: ToolSyntax, rule: str) -> str:
+        """More of a rule, after the first."""
+        return f"({self._literal(syntax.between or '')} {rule}){{0,{MOST_CALLS - 1}}}"
+
+    def _head(self, opening: str) -> list[str]:
+        """Rules for ``head``: any text that ends with the opening text, in pieces or as one token."""
+        rules = ["head: spelled", f"spelled[lazy]: TEXT {json.dumps(opening, ensure_ascii=False)}"]
+        found = self._any_apart.search(opening) if self._apart else None
+        if found:
+            rules[0] += f" | TEXT {self._literal(opening[found.start() :])}"
+        return rules
+
+    def _literal(self, text: str) -> str:
+        """A fixed text in Lark, tokens that stand apart as such; nothing for no text."""
+        pieces, at = [], 0
+        for found in self._any_apart.finditer(text) if self._apart else ():
+            pieces += [text[at : found.start()], found.group()]
+            at = found.end()
+        pieces.append(text[at:])
+        written = (
+            f"<[{self._apart[piece]}]>" if index % 2 else json.dumps(piece, ensure_ascii=False)
+            for index, piece in enumerate(pieces)
+        )
+        return " ".join(piece for piece in written if piece != '""')
 
     def _opener(self, syntax: ToolSyntax) -> str:
         """The special token in front of a call, in Lark."""
@@ -198,16 +225,6 @@ class Grammars:
 
     def _matcher(self, lark: str) -> Any:
         return self._llguidance.LLMatcher(self._tables, lark, log_level=0)
-
-
-def _literal(text: str) -> str:
-    """A fixed text in Lark; nothing for no text."""
-    return json.dumps(text, ensure_ascii=False) if text else ""
-
-
-def _again(syntax: ToolSyntax, rule: str) -> str:
-    """More of a rule, after the first."""
-    return f"({_literal(syntax.between or '')} {rule}){{0,{MOST_CALLS - 1}}}"
 
 
 def _llguidance() -> Any:
