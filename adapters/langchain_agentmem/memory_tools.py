@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentmem import AgentMemError, AgentMemory, AgentNotFoundError, HistoryTurn, LanguageModel, MemoryConfig
 from agentmem.store.base import Home
+from agentmem.store.search import words_of
 from langchain_agentmem.agent_access import AgentAccess, agent_of_call, in_thread
 from langchain_agentmem.pool import Opening
 from langchain_agentmem.ranking import best_messages
@@ -119,6 +120,8 @@ class SearchMemory(_MemoryTool):
 
     def _run(self, query: str, config: RunnableConfig, limit: int = 5) -> str:
         access = self._access(config)
+        if not words_of(query):
+            raise ToolException(f"search_memory: the query {query!r} holds no word. Give one or more.")
         with _told_to_model():
             try:
                 with access.reading() as memory:

@@ -39,7 +39,7 @@ class AgentMemoryRetriever(BaseRetriever):
     messages; nothing is kept between calls.
 
     Raises, when invoked:
-        InputError: no agent, a question without a word, or a ``k`` below 1.
+        InputError: no agent was named, or ``k`` is below 1.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
