@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from agentmem.agent.archive_file import FORMAT, MANIFEST, TURNS, ArchiveReader, piece_name, pieces
+from agentmem.agent.in_force import InForce
 from agentmem.agent.opening import CONFIG_NOTE
 from agentmem.agent.state_id import settings_of, state_id
 from agentmem.engine.model import LanguageModel
@@ -197,6 +198,7 @@ def _fill_by_reading(
     _check_ids(kept, model)
     total = sum(len(row["token_ids"]) for row in kept)
     parent: str | None = None
+    places = _places(archive.rows)
     for row in kept:
         store.begin()
         before = store.log.committed
@@ -212,13 +214,26 @@ def _fill_by_reading(
             settings=settings_of(archive.config),
             fingerprint=store.identity.fingerprint,
         )
-        changed = dict(row, state_id=name, settings={**row["settings"], **settings_of(archive.config)})
+        in_force = InForce.moved(row["settings"], places.get).to_settings()
+        changed = dict(row, state_id=name, settings={**in_force, **settings_of(archive.config)})
         if len(kept) < len(archive.rows):  # positions have moved
             changed["receipt"] = {**row["receipt"], "blocks": []}
         store.commit(_new_turn(changed))
         parent = name
         if on_progress is not None:
             on_progress(before + len(row["token_ids"]), total)
+
+
+def _places(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """First token of each turn that is kept -> the token it gets when forgotten turns are left out."""
+    places, old, new = {}, 0, 0
+    for row in rows:
+        size = len(row["token_ids"])
+        if not row["forgotten"]:
+            places[old] = new
+            new += size
+        old += size
+    return places
 
 
 def _check_ids(rows: Sequence[Mapping[str, Any]], model: LanguageModel) -> None:

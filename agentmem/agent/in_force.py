@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,13 +25,23 @@ class InForce:
     @classmethod
     def after(cls, settings: Mapping[str, Any], dead: Iterable[tuple[int, int]]) -> InForce:
         """What is in force after a turn with these settings, when the ranges ``dead`` were forgotten."""
-        found = cls(*(settings.get(name) for name in ("system", "system_at", "tools", "tools_at")))
         gone = list(dead)
-        if _lies_in(found.system_at, gone):
-            found = replace(found, system=None, system_at=None)
-        if _lies_in(found.tools_at, gone):
-            found = replace(found, tools=None, tools_at=None)
-        return found
+        return cls.moved(settings, lambda token: None if _lies_in(token, gone) else token)
+
+    @classmethod
+    def moved(cls, settings: Mapping[str, Any], place: Callable[[int], int | None]) -> InForce:
+        """What is in force after a turn with these settings, whose tokens now lie where ``place`` says, or nowhere.
+
+        Settings that note no token are of an older version; what they name counts as given.
+        """
+        found: dict[str, Any] = {}
+        for name in ("system", "tools"):
+            digest, token = settings.get(name), settings.get(f"{name}_at")
+            if isinstance(token, int):
+                token = place(token)
+                digest = None if token is None else digest
+            found |= {name: digest, f"{name}_at": token}
+        return cls(**found)
 
     def with_turn(
         self,
@@ -74,8 +84,8 @@ def _is_prompt(message: Mapping[str, Any]) -> bool:
     return message["role"] == "system" and not (message.get("metadata") or {}).get("made")
 
 
-def _lies_in(token: int | None, ranges: Iterable[tuple[int, int]]) -> bool:
-    return token is not None and any(start <= token < stop for start, stop in ranges)
+def _lies_in(token: int, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(start <= token < stop for start, stop in ranges)
 
 
 def _digest(text: str) -> str:

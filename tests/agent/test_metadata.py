@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from agentmem.agent import AgentMemory
+from agentmem.agent.places import moment
+from agentmem.agent.turns import Asked
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import InputError, TemplateError
 from agentmem.store import DiskHome, InMemoryHome
@@ -202,6 +204,31 @@ class TestSystemPrompt:
         memory.close()
         assert self.resumed(home, model, "You are brief.") > 0
         assert self.resumed(home, model, "You are brief.") == 0
+
+
+@pytest.mark.parametrize("kv", [False, True])
+def test_restored_without_what_was_forgotten(tmp_path: Path, kv: bool) -> None:
+    """A restored memory knows which tools and prompt are in it, although tokens may have moved; and which are not."""
+    model = language_model(template="qwen2.5")
+    home = InMemoryHome()
+    memory = AgentMemory.resume("ada", model=model, home=home, config=SMALL)
+    memory.observe("The quick brown fox jumps over the lazy dog.", at=AT)
+    memory.append([{"role": "system", "content": "You are brief."}], at=AT)
+    memory.observe("The secret is zanzibar, and nobody knows. The dog is brown.", at=AT)
+    memory.generate([user("Hello")], tools=[WEATHER], max_new_tokens=3, at=AT)
+    memory.append([user("Hello again")], at=AT)
+    memory.forget(match="brief")
+    memory.forget(match="zanzibar")
+    AgentMemory.export("ada", tmp_path / "ada.agentmem", home=home, kv=kv)
+    restored = AgentMemory.restore(tmp_path / "ada.agentmem", agent_id="eve", model=model, home=home)
+    assert restored._turns().in_force.system is None
+    for one in (restored, memory):
+        asked = Asked("chat", [user("Hello")], moment(AT), [WEATHER])
+        assert "weather" not in str(one.tokenizer.decode(one._turns().delta(asked, reply=True).ids))
+    turn = next(turn.turn for turn in restored.history() if turn.kind == "chat")
+    restored.forget(turn=turn)
+    asked = Asked("chat", [user("Hello")], moment(AT), [WEATHER])
+    assert "weather" in str(restored.tokenizer.decode(restored._turns().delta(asked, reply=True).ids))
 
 
 def test_settings_of_older_turns(model: LanguageModel) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from agentmem.errors import StoreError
 from agentmem.store import DiskHome, DiskStore
@@ -115,6 +116,83 @@ def test_kill_inside_a_turn(home: DiskHome, body: Body, at: str | None) -> None:
     killed(home, body, at)
 
     check(home, (1, 40))
+
+
+def elsewhere(store: DiskStore) -> None:
+    """Write a turn that goes on from the first one, over the digests of the others."""
+    store.begin("state-1")
+    store.log.append(*kv(9, 200))
+    store.digests.append(digests(9, 9))
+
+
+def elsewhere_synced(store: DiskStore) -> None:
+    """The same, with its bytes on the medium."""
+    elsewhere(store)
+    store.log.sync()
+
+
+def elsewhere_finished(store: DiskStore) -> None:
+    """The same, and commit it."""
+    elsewhere(store)
+    store.commit(new_turn(9, 200))
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        (lambda store: store.begin("state-1"), None),
+        (lambda store: store.begin("state-1"), "slot_rows.SlotRows.set_digests"),
+        (lambda store: store.begin(None), None),
+        (elsewhere, None),
+        (elsewhere, "tensor_file.write_all"),
+        (elsewhere_synced, None),
+        (elsewhere_finished, "index.Index.set_head"),
+    ],
+    ids=[
+        "begun",
+        "dropping-digests",
+        "from-nothing",
+        "appended",
+        "while-writing",
+        "synced",
+        "in-transaction",
+    ],
+)
+def test_kill_inside_a_turn_elsewhere(home: DiskHome, body: Body, at: str | None) -> None:
+    """Killed in a turn after an earlier state: the head is where it was, and nothing of its branch is harmed."""
+    store = create(home)
+    for seed in (1, 2, 3):
+        add_turn(store, seed, 50, blocks=3)
+    store.close()
+    killed(home, body, at)
+
+    store = home.open("ada")
+    found = torch.cat([torch.empty(2, 0, 4), *store.digests.parts(0)], dim=1)
+    wanted = torch.cat([digests(seed, 3)[0] for seed in (1, 2, 3)], dim=1)
+    assert torch.equal(found, wanted[:, : store.digests.count])
+    store.close()
+    check(home, (1, 50), (2, 50), (3, 50))
+
+
+def test_failed_sync_elsewhere(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn after an earlier state that cannot be synced leaves the head, here and when opened again."""
+    store = create(home)
+    for seed in (1, 2, 3):
+        add_turn(store, seed, 50, blocks=3)
+
+    def failing(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("agentmem.store.log.sync_file", failing)
+    with pytest.raises(StoreError, match="Input/output"):
+        elsewhere_finished(store)
+    monkeypatch.undo()
+    store.abort()
+    assert same(contents(store.log), expected((1, 50), (2, 50), (3, 50)))
+    assert [turn.state_id for turn in store.turns()] == ["state-1", "state-2", "state-3"]
+    store.close()
+
+    check(home, (1, 50), (2, 50), (3, 50))
 
 
 def test_kill_between_turns(home: DiskHome) -> None:
