@@ -137,12 +137,15 @@ def _anchored(said: Sequence[Said], anchor: Anchor, search: Search, policies: Po
     listed = [said[place] for place in order]
     at = bisect_left(order, at)
     notes = []
-    if _differs(said, order, anchor):
+    whole = any(
+        one.message["role"] == "assistant" for one in listed
+    )  # else it may be the newest messages only
+    if (whole or at) and _differs(said, order, anchor):
         missing, strange = _difference(listed[:at], path.messages[:cut])
-        if policies.on_missing == "error":
+        if whole and policies.on_missing == "error":
             raise HistoryChangedError(plan_notes.refusal(missing, strange))
         notes = plan_notes.kept(missing, strange)
-        if policies.on_missing == "rebuild":
+        if whole and policies.on_missing == "rebuild":
             at = cut = 0
             notes = plan_notes.rebuilt(missing, strange)
     way = _way(listed, path, at, cut)
@@ -206,7 +209,10 @@ def _way(listed: Sequence[Said], path: ThreadPath, at: int, cut: int) -> _Way:
 
 
 def _readable(said: Sequence[Said], path: ThreadPath, forgotten: Callable[[str], bool]) -> list[int]:
-    """Places of the messages that may be read: none of a forgotten turn, and no answer without words."""
+    """Places of the messages that may be read: none of a forgotten turn, and no answer without words.
+
+    What a forgotten turn held is not known any more, so all between its answer and the answer before it counts.
+    """
     gone: set[int] = set()
     since = 0
     for place, one in enumerate(said):
