@@ -17,7 +17,7 @@ from agentmem import InputError, LanguageModel, MemoryConfig
 from agentmem.agent.keywords import SamplingKeywords
 from langchain_agentmem.pool import Opening
 from langchain_agentmem.reconcile import Policies
-from langchain_agentmem.tool_choice import AUTO, checked_choice
+from langchain_agentmem.tool_choice import AUTO, checked_choice, distinct
 
 SystemChange = Literal["append", "rebuild", "ignore"]
 
@@ -96,7 +96,7 @@ def call_from(
     memory = options.get("memory", defaults.memory)
     if memory not in {"on", "read", "off"}:
         raise InputError(f"memory={memory!r}: use 'on', 'read' or 'off'")
-    tools = tuple(options.get("tools") or ())
+    tools = distinct(options.get("tools") or ())
     timeout = options.get("timeout", defaults.timeout)
     return Call(
         messages=messages,

@@ -13,13 +13,17 @@ AUTO, ANY, NONE = "auto", "any", "none"
 
 
 def openai_tools(tools: Sequence[Any]) -> list[dict[str, Any]]:
-    """Tools of any kind LangChain knows as ``{"type": "function", "function": {...}}``. Raises InputError."""
-    known = [convert_to_openai_tool(tool) for tool in tools]
-    names = [name_of(tool) for tool in known]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"two tools are called {twice[0]!r}; give each a name of its own")
-    return known
+    """Tools of any kind LangChain knows as ``{"type": "function", "function": {...}}``."""
+    return [convert_to_openai_tool(tool) for tool in tools]
+
+
+def distinct(tools: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The tools, each once. Raises InputError when two different ones have the same name."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for tool in tools:
+        if by_name.setdefault(name_of(tool), tool) != tool:
+            raise InputError(f"two different tools are called {name_of(tool)!r}; give each a name of its own")
+    return tuple(by_name.values())
 
 
 def name_of(tool: dict[str, Any]) -> str:
