@@ -5,6 +5,9 @@ back is only what may still become something else: the beginning of a call's ope
 ``<think>`` or ``</think>``, and the space before it. A reply without calls and thinking gives its
 text unchanged; space between the text and a call or a thought belongs to neither.
 
+A reply that begins with the JSON of a call, the name first and then the arguments, is a call in any
+syntax, also in a Markdown fence: small models write it so, and no answer looks like that by chance.
+
 Knows the syntax of calls; knows nothing of messages, models or LangChain.
 """
 
@@ -44,6 +47,9 @@ __all__ = [
 ]
 
 _THINK, _THOUGHT = "<think>", "</think>"
+_WRAPPERS = {"": "", "```json": "```", "```": "```", "<tools>": "</tools>"}
+"""What may stand before bare JSON at a reply's start, and what closes it: small models often write their
+first call so, whatever their template shows them (Qwen2.5-Coder does)."""
 
 
 def parse_reply(text: str, syntax: ToolSyntax | None, *, opens_thinking: bool = False) -> ParsedReply:
@@ -86,6 +92,8 @@ class ReplyParser:
         self._reader: CallReader | None = None
         self._started = False  # whether that call's start was given
         self._certain = True  # whether it is a call at all; with bare JSON that shows late
+        self._lead = ""  # what stands before such JSON
+        self._loose = True  # whether bare JSON may still be a call
         self._in_list = False
         self._index = 0
         self._fresh = False  # a thought or a call has just ended: space before the text is dropped
@@ -113,11 +121,6 @@ class ReplyParser:
     def _drain(self) -> None:
         while self._queue:
             self._state(self._queue.popleft())
-
-    def _again(self, text: str, state: Callable[[str], None]) -> None:
-        """Read ``text`` once more, as something else."""
-        self._state = state
-        self._queue.extendleft(reversed(text))
 
     def _take(self) -> list[Part]:
         """The parts since the last time, neighbours of one kind put together."""
@@ -177,11 +180,12 @@ class ReplyParser:
     def _enter_text(self) -> None:
         if self._syntax is None:
             self._state = self._plain
-        elif self._syntax.bare:
+        elif self._loose:
             self._state = self._bare
         else:
+            self._closer = self._syntax.after.strip()
             self._until = Until(self._syntax.before.strip())
-            self._state = self._text
+            self._state = self._plain if self._syntax.bare else self._text
 
     def _plain(self, character: str) -> None:
         self._give_text(character)
@@ -190,6 +194,7 @@ class ReplyParser:
         text, found = self._until.push(character)
         self._give_text(text)
         if found:
+            self._closer = self._syntax.after.strip() if self._syntax else ""
             self._enter_call(certain=True)
 
     def _give_text(self, text: str) -> None:
@@ -199,16 +204,27 @@ class ReplyParser:
             self._fresh, self._said = False, True
 
     def _bare(self, character: str) -> None:
-        """Where bare JSON would be a call: at the reply's start, and behind a call."""
+        """Where bare JSON may be a call: at the reply's start, and behind such a call."""
         assert self._syntax is not None
-        self._held += character
-        if character == ("[" if self._syntax.listed and not self._index else "{"):
+        lead = self._held.strip()
+        lead = lead.lstrip(";,").lstrip() if self._index else lead
+        listed = self._syntax.bare and self._syntax.listed and not self._index
+        if character == ("[" if listed else "{") and lead in _WRAPPERS:
+            self._lead, self._held = self._held, ""
             self._enter_call(certain=False)
-            self._queue.extendleft(reversed(self._held))
-            self._held = ""
-        elif not character.isspace() and not (self._index and character in ";,"):
-            held, self._held = self._held, ""
-            self._again(held, self._plain)
+            self._closer = _WRAPPERS[lead]
+            self._queue.appendleft(character)
+            return
+        self._held += character
+        lead = (lead + character).strip() if lead or not (self._index and character in ";,") else ""
+        if not any(wrapper.startswith(lead) for wrapper in _WRAPPERS):
+            self._leave_bare()
+
+    def _leave_bare(self, text: str = "") -> None:
+        """It is no call: read it once more, as text."""
+        text, self._held, self._loose = self._held + text, "", False
+        self._enter_text()
+        self._queue.extendleft(reversed(text))
 
     # A call.
 
@@ -232,7 +248,7 @@ class ReplyParser:
             self._in_list = True
         elif character == "]" and self._in_list and self._certain:
             self._in_list, self._state = False, self._close
-        elif not character.isspace() and (self._certain or character not in ";,"):
+        elif not character.isspace():
             self._fail()
 
     def _read(self, character: str) -> None:
@@ -303,10 +319,11 @@ class ReplyParser:
         raw = "".join(self._raw)
         self._raw = []
         if not self._certain:
-            self._again(raw, self._plain)
+            self._leave_bare(self._lead + raw)
             return
         self._until = Until(self._closer)
-        self._again(raw, self._bad)
+        self._state = self._bad
+        self._queue.extendleft(reversed(raw))
 
     def _bad(self, character: str) -> None:
         text, found = self._until.push(character)
@@ -334,7 +351,8 @@ class ReplyParser:
         elif state == self._text:
             self._give_text(self._until.flush())
         elif state == self._bare:
-            self._give_text(self._held)
+            self._leave_bare()
+            return
         elif state == self._bad:
             self._raw.append(self._until.flush())
             self._give_bad()
@@ -347,7 +365,8 @@ class ReplyParser:
         reader, raw = self._reader, "".join(self._raw)
         if reader is not None and reader.complete and self._certain:
             return False
-        named = reader is not None and self._syntax is not None and reader.first_key == self._syntax.name_key
+        assert self._syntax is not None
+        named = reader is not None and self._syntax.bare and reader.first_key == self._syntax.name_key
         if (not self._certain and not named) or (self._closer and self._closer in raw):
             self._fail()
             return True

@@ -237,6 +237,37 @@ def test_listed_calls(text: str, expected: ParsedReply) -> None:
     assert parse_reply(text, MISTRAL) == expected
 
 
+UNWRAPPED = '{"name": "look", "arguments": {"at": "here"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (UNWRAPPED, ParsedReply("", "", [call("look", at="here")], [])),
+        (f"```json\n{UNWRAPPED}\n```\n", ParsedReply("", "", [call("look", at="here")], [])),
+        (f"```\n{UNWRAPPED}\n``` There.", ParsedReply("There.", "", [call("look", at="here")], [])),
+        (f"<tools>{UNWRAPPED}</tools>", ParsedReply("", "", [call("look", at="here")], [])),
+        (
+            f"<think>hm</think>\n{UNWRAPPED}\n{UNWRAPPED}",
+            ParsedReply("", "hm", [call("look", at="here")] * 2, []),
+        ),
+        (f"{UNWRAPPED}\n{hermes('b')}", ParsedReply("", "", [call("look", at="here"), call("b")], [])),
+        (UNWRAPPED[:-8], ParsedReply("", "", [], [UNWRAPPED[:-8]])),
+        ("```json\n" + UNWRAPPED[:40], ParsedReply("", "", [], [UNWRAPPED[:40]])),
+        (UNWRAPPED[:20], ParsedReply(UNWRAPPED[:20], "", [], [])),
+        ('```json\n{"age": 3}\n```', ParsedReply('```json\n{"age": 3}\n```', "", [], [])),
+        ('{"name": "Bob", "age": 3}', ParsedReply('{"name": "Bob", "age": 3}', "", [], [])),
+        ("```python\nx\n```", ParsedReply("```python\nx\n```", "", [], [])),
+        (f"So: {UNWRAPPED}", ParsedReply(f"So: {UNWRAPPED}", "", [], [])),
+        (f"{{}} {hermes('b')}", ParsedReply("{}", "", [call("b")], [])),
+    ],
+)
+def test_calls_without_their_tags(text: str, expected: ParsedReply) -> None:
+    """At the start, the JSON of a call is one without its tags too; other JSON, or elsewhere, is text."""
+    assert parse_reply(text, HERMES) == expected
+    assert parse_reply(text, None).calls == []
+
+
 PIECES = [
     "<tool_call>",
     "\n",
@@ -263,6 +294,10 @@ PIECES = [
     '{"arguments": "{}", "name": "c"}',
     "</tool",
     "tool_call>",
+    "```json\n",
+    "```",
+    "<tools>",
+    "</tools>",
     "null",
     "\t",
 ]
