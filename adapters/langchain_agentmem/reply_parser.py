@@ -43,6 +43,7 @@ __all__ = [
     "ReplyParser",
     "TextPart",
     "ThinkingPart",
+    "may_hold_parts",
     "parse_reply",
 ]
 
@@ -69,6 +70,13 @@ def parse_reply(text: str, syntax: ToolSyntax | None, *, opens_thinking: bool = 
         calls=[ParsedCall(names[index], json.loads(arguments[index])) for index in sorted(whole)],
         bad=[part.text for part in bad],
     )
+
+
+def may_hold_parts(text: str, syntax: ToolSyntax) -> bool:
+    """Whether a reply can hold anything but text; told at a glance, without parsing it."""
+    opening = syntax.before.strip()
+    begins = text.lstrip().startswith((_THINK, "{", "[", *filter(None, _WRAPPERS)))
+    return begins or bool(opening and opening in text)
 
 
 class ReplyParser:

@@ -20,6 +20,7 @@ from langchain_agentmem.reply_parser import (
     ReplyParser,
     TextPart,
     ThinkingPart,
+    may_hold_parts,
     parse_reply,
 )
 
@@ -252,7 +253,7 @@ UNWRAPPED = '{"name": "look", "arguments": {"at": "here"}}'
             ParsedReply("", "hm", [call("look", at="here")] * 2, []),
         ),
         (f"{UNWRAPPED}\n{hermes('b')}", ParsedReply("", "", [call("look", at="here"), call("b")], [])),
-        (UNWRAPPED[:-8], ParsedReply("", "", [], [UNWRAPPED[:-8]])),
+        (UNWRAPPED[:-7], ParsedReply("", "", [], [UNWRAPPED[:-7]])),
         ("```json\n" + UNWRAPPED[:40], ParsedReply("", "", [], [UNWRAPPED[:40]])),
         (UNWRAPPED[:20], ParsedReply(UNWRAPPED[:20], "", [], [])),
         ('```json\n{"age": 3}\n```', ParsedReply('```json\n{"age": 3}\n```', "", [], [])),
@@ -325,6 +326,8 @@ def test_any_pieces_give_the_same(
     parsed = parse_reply(text, syntax, opens_thinking=opens)
     if not parsed.calls and not parsed.bad and "think>" not in text and not opens:
         assert parsed.text == text
+    if syntax is not None and not opens and not may_hold_parts(text, syntax):
+        assert parsed == ParsedReply(text, "", [], [])
 
 
 @settings(max_examples=100, deadline=None)
