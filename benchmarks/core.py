@@ -11,33 +11,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentmem.engine.model import LanguageModel
-from benchmarks.machine import cpu_name
 from benchmarks.ours import OurSide
 from benchmarks.peer import PeerSide
 from benchmarks.plan import QUESTION, Plan, Samples
 from benchmarks.report import append_csv, show, write_json
+from benchmarks.run_facts import run_facts, warn_if_busy
 
 RESULTS = Path(__file__).with_name("results.csv")
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b")
 LENGTHS = (2_000, 8_000, 32_000)
-BUSY = 0.5
-"""A load average above this at the start is said, and kept with the results."""
 
 
 def main() -> int:
@@ -45,14 +39,9 @@ def main() -> int:
     asked = _arguments()
     plan = _plan(asked)
     samples = Samples()
-    facts = _facts()
+    facts = run_facts()
     console = Console()
-    if float(facts["load"]) > BUSY:
-        console.print(
-            f"Other processes keep this machine busy (load {facts['load']}): ratios still mean something, "
-            "speeds are too low.",
-            style="yellow",
-        )
+    warn_if_busy(console, facts)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -167,18 +156,6 @@ def _plan(asked: argparse.Namespace) -> Plan:
         peer_ingest=256 if quick else 512,
         peer_read=400 if quick else 2_000,
     )
-
-
-def _facts() -> dict[str, str]:
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "agentmem": version("agentmem-kv"),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-        "cpu": cpu_name(),
-        "threads": str(torch.get_num_threads()),
-        "load": f"{os.getloadavg()[0]:.1f}",
-    }
 
 
 def _arguments() -> argparse.Namespace:

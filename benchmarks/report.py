@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -69,20 +69,20 @@ def expectations(model: str, plan: Plan, samples: Samples) -> Iterator[Expectati
     if len(full) > 1:
         short, long = min(full), max(full)
         ratio = samples.ratio(model, (long, "decode_tokens_per_s"), (short, "decode_tokens_per_s"))
-        yield _judged(f"decode speed at {long:,} / at {short:,}", ratio, f">= {FLAT_DECODE}",
+        yield judged(f"decode speed at {long:,} / at {short:,}", ratio, f">= {FLAT_DECODE}",
                       ratio is not None and ratio >= FLAT_DECODE)  # fmt: skip
         low, high = (samples.middle(model, n, "ingest_peak_mib") for n in (short, long))
         ratio = None if low is None or high is None else high / low
         met = low is not None and high is not None and high <= max(FLAT_MEMORY * low, low + FLAT_MEMORY_SLACK)
-        yield _judged(f"peak memory at {long:,} / at {short:,}", ratio, f"<= {FLAT_MEMORY}", met)
+        yield judged(f"peak memory at {long:,} / at {short:,}", ratio, f"<= {FLAT_MEMORY}", met)
     for length in sorted(plan.lengths):
         for metric, words in (("resume_warm_ms", "resume, warm"), ("resume_cold_ms", "resume, cold")):
             value = samples.middle(model, length, metric)
             met = value is not None and value <= RESUME_MS
-            yield _judged(f"{words}, at {length:,}, ms", value, f"<= {RESUME_MS:g}", met)
+            yield judged(f"{words}, at {length:,}, ms", value, f"<= {RESUME_MS:g}", met)
         value = samples.middle(model, length, "checkpoint_percent")
         met = value is not None and value <= CHECKPOINT_PERCENT
-        yield _judged(f"checkpoint at {length:,}, % of the turn", value, f"<= {CHECKPOINT_PERCENT:g}", met)
+        yield judged(f"checkpoint at {length:,}, % of the turn", value, f"<= {CHECKPOINT_PERCENT:g}", met)
 
 
 def ratios(model: str, plan: Plan, samples: Samples) -> Iterator[str]:
@@ -105,14 +105,24 @@ def show(console: Console, plan: Plan, samples: Samples, facts: Mapping[str, str
         for metric, words in METRICS.items():
             middles = [samples.middle(model, length, metric) for length in sorted(plan.lengths)]
             if any(value is not None for value in middles):
-                table.add_row(words, *("-" if value is None else _figure(value) for value in middles))
+                table.add_row(words, *("-" if value is None else figure(value) for value in middles))
         console.print(table)
         for line in ratios(model, plan, samples):
             console.print(f"  {line}", highlight=False)
-        for one in expectations(model, plan, samples):
-            word = {True: "PASS", False: "FAIL", None: "not judged"}[one.met]
-            value = "-" if one.value is None else _figure(one.value)
-            console.print(f"  {word}  {one.what}: {value} (expected {one.limit})", highlight=False)
+        show_expectations(console, expectations(model, plan, samples))
+    show_end(console, samples, facts)
+
+
+def show_expectations(console: Console, found: Iterable[Expectation]) -> None:
+    """One line for each, with PASS or FAIL."""
+    for one in found:
+        word = {True: "PASS", False: "FAIL", None: "not judged"}[one.met]
+        value = "-" if one.value is None else figure(one.value)
+        console.print(f"  {word}  {one.what}: {value} (expected {one.limit})", highlight=False)
+
+
+def show_end(console: Console, samples: Samples, facts: Mapping[str, str]) -> None:
+    """What was left out or failed, and what the run ran on."""
     for line in samples.skipped:
         console.print(f"  not measured: {line}", highlight=False)
     for line in samples.failed:
@@ -121,18 +131,31 @@ def show(console: Console, plan: Plan, samples: Samples, facts: Mapping[str, str
 
 
 def append_csv(path: Path, plan: Plan, samples: Samples, facts: Mapping[str, str]) -> None:
-    """Add a row per metric to the results file; the header comes with the first row."""
+    """Add a row per metric to the results file."""
+    append_rows(path, facts, _rows(plan, samples))
+
+
+def append_rows(path: Path, facts: Mapping[str, str], rows: Iterable[tuple[str, int, str, float]]) -> None:
+    """Add (model, length, metric, value) rows to a results file; the header comes with the first row."""
     new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow([*facts, "model", "length", "metric", "value"])
-        for model, length, metric, value in _rows(plan, samples):
+        for model, length, metric, value in rows:
             writer.writerow([*facts.values(), model, length, metric, f"{value:.6g}"])
 
 
 def write_json(path: Path, plan: Plan, samples: Samples, facts: Mapping[str, str]) -> None:
-    """Everything: facts, plan, all values, medians' judgements, what was left out."""
+    """Everything: facts, all values, medians' judgements, what was left out."""
+    found = {model: list(expectations(model, plan, samples)) for model in plan.models}
+    write_record(path, samples, facts, found)
+
+
+def write_record(
+    path: Path, samples: Samples, facts: Mapping[str, str], found: Mapping[str, Iterable[Expectation]]
+) -> None:
+    """A run as one JSON object; ``found`` holds each model's expectations."""
     record = {
         "facts": dict(facts),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -142,8 +165,8 @@ def write_json(path: Path, plan: Plan, samples: Samples, facts: Mapping[str, str
         ],
         "expectations": [
             {"model": model, "what": e.what, "value": e.value, "limit": e.limit, "met": e.met}
-            for model in plan.models
-            for e in expectations(model, plan, samples)
+            for model, of_model in found.items()
+            for e in of_model
         ],
         "not_measured": samples.skipped,
         "failed": samples.failed,
@@ -161,11 +184,13 @@ def _rows(plan: Plan, samples: Samples) -> Iterator[tuple[str, int, str, float]]
                     yield model, length, metric, value
 
 
-def _judged(what: str, value: float | None, limit: str, met: bool) -> Expectation:  # noqa: FBT001
+def judged(what: str, value: float | None, limit: str, met: bool) -> Expectation:  # noqa: FBT001
+    """An expectation; without a value it is not judged."""
     return Expectation(what, value, limit, None if value is None else met)
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A number as a table shows it."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
