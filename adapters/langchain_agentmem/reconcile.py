@@ -142,10 +142,10 @@ def _anchored(said: Sequence[Said], anchor: Anchor, search: Search, policies: Po
     )  # else it may be the newest messages only
     if (whole or at) and _differs(said, order, anchor):
         missing, strange = _difference(listed[:at], path.messages[:cut])
-        if whole and policies.on_missing == "error":
+        if policies.on_missing == "error":
             raise HistoryChangedError(plan_notes.refusal(missing, strange))
         notes = plan_notes.kept(missing, strange)
-        if whole and policies.on_missing == "rebuild":
+        if policies.on_missing == "rebuild":
             at = cut = 0
             notes = plan_notes.rebuilt(missing, strange)
     way = _way(listed, path, at, cut)

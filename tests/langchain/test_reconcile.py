@@ -229,6 +229,35 @@ def test_a_turn_whose_head_changed_is_left_as_a_whole() -> None:
     assert made(tree, said) == ("fork", "s2", ["another summary", "three?"])
 
 
+def test_an_answer_without_a_stamp_bounds_a_changed_turn() -> None:
+    """What takes a turn's place begins after the answer before it, known by its words."""
+    tree = talked(1)
+    tree.say([H1, A1, human("some context"), H3], "Three.")
+
+    said = [H1, ai("One."), human("other context"), H3]
+    assert made(tree, said) == ("fork", "s1", ["other context", "three?"])
+
+
+@pytest.mark.parametrize("policy", ["keep", "rebuild", "error"])
+def test_the_newest_messages_alone_say_nothing_of_the_past(policy: str) -> None:
+    """A list without answers that does not reach back is no claim about what came before."""
+    tree = talked(3)
+
+    assert made(tree, [H3], on_missing=policy) == ("regenerate", "s2", ["three?"])
+    assert made(tree, [human("three!", "h3")], on_missing=policy) == ("fork", "s2", ["three!"])
+    assert tree.plan([human("four?")], on_missing=policy).note == ""
+
+
+def test_questions_alone_follow_the_policy() -> None:
+    """A list of known questions lacks our answers: they stay, or go, or the list is refused."""
+    tree = talked()
+
+    assert made(tree, [H1, H2]) == ("regenerate", "s1", ["two?"])
+    assert made(tree, [H1, H2], on_missing="rebuild") == ("fork", None, ["one?", "two?"])
+    with pytest.raises(HistoryChangedError, match="1 message that is held"):
+        tree.plan([H1, H2], on_missing="error")
+
+
 def test_messages_that_were_appended_are_not_read_again() -> None:
     """A turn without an answer that the list repeats is held already; what follows it is new."""
     tree = talked(1)
@@ -302,7 +331,9 @@ def test_the_first_turn_of_a_thread_goes_back_to_before_it_alone() -> None:
 def test_a_list_handed_from_one_thread_to_another_is_known() -> None:
     """Stamped answers are held whoever asked; they are not read in again, nor do the others' turns miss."""
     tree = talked()
-    third = tree.say([H1, A1, H2, A2, H3], "Three.", thread="b")
+    handed = tree.plan([H1, A1, H2, A2, H3], thread="b")
+    assert (handed.kind, handed.after, list(handed.new), handed.note) == ("extend", "head", [4], "")
+    third = tree.follow(handed, [H1, A1, H2, A2, H3], "Three.", thread="b")
     said = [H1, A1, H2, A2, H3, third, human("four?")]
     for policy in ("keep", "rebuild", "error"):
         chosen = tree.plan(said, thread="b", on_missing=policy)

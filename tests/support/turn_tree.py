@@ -93,7 +93,8 @@ class TurnTree:
         answered: bool = True,
         listed: bool = True,
     ) -> str:
-        """Commit a turn; returns its state."""
+        """Commit a turn; returns its state. A forgotten state cannot be gone on from, except at the head."""
+        assert after in {None, "head"} or not self._turns[str(after)][0].forgotten
         parent = self.head if after == "head" else after
         state = f"s{len(self._turns) + 1}"
         last = len(lines) - 1
