@@ -62,10 +62,10 @@ def due(wanted: Iterable[Instruction], force: Mapping[str, str]) -> list[Instruc
 
 
 def _made(kind: str, message: Mapping[str, Any]) -> tuple[str, str]:
-    """(kind, digest) of an instruction; a system prompt given to ``AgentMemory.resume`` counts as one."""
+    """(kind, digest) of an instruction; a system prompt given to :class:`AgentMemory` counts as one."""
     mark = message.get("metadata") or {}
     if MADE in mark:
         return str(mark[MADE]), str(mark["digest"])
-    if kind == "system" and message["role"] == "system":
+    if kind != "observe" and message["role"] == "system" and "origin" not in mark:
         return "system", Instruction("system", str(message["content"])).digest
     return "", ""

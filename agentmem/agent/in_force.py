@@ -80,8 +80,8 @@ def tools_digest(tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _is_prompt(message: Mapping[str, Any]) -> bool:
-    """A system message, but none that a program made, which its metadata tells by "made"."""
-    return message["role"] == "system" and not (message.get("metadata") or {}).get("made")
+    """A system message, but no other instruction that a program made, which its metadata tells by "made"."""
+    return message["role"] == "system" and (message.get("metadata") or {}).get("made") in {None, "system"}
 
 
 def _lies_in(token: int, ranges: Iterable[tuple[int, int]]) -> bool:

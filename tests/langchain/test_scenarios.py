@@ -320,6 +320,15 @@ def test_a_system_prompt_given_at_resume_is_in_force() -> None:
     assert systems(llm) == ["Be kind."]
 
 
+def test_a_system_prompt_of_a_list_is_in_force_for_resume() -> None:
+    """The other way round: resume(system=...) with the prompt a list brought appends nothing."""
+    llm = chat_model(agent_id="ada")
+    llm.invoke([SystemMessage("Be kind."), HumanMessage("First.")])
+
+    with AgentMemory.resume("ada", home=llm.home, model=llm.model, system="Be kind.") as memory:
+        assert memory.resumed.tokens_prefilled == 0
+
+
 def test_threads_of_one_agent() -> None:
     """Two conversations of one agent feed one memory, and neither is taken for an edit of the other."""
     llm = chat_model(agent_id="ada")
