@@ -7,13 +7,16 @@ lock and no model. Knows no messages.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from langchain_core.runnables import RunnableConfig
 
 from agentmem import AgentMemory, InputError
 from agentmem.agent.gate import Caller, acting_for
+from langchain_agentmem.addressing import addressed
 from langchain_agentmem.pool import Opening, borrow
 
 T = TypeVar("T")
@@ -65,10 +68,15 @@ class AgentAccess:
         return self.opening
 
 
-def agent_of_call(agent_id: str | None, configurable: Mapping[str, Any]) -> str | None:
-    """The agent that a call means: ``configurable.agent_id``, else the constructor's, else the thread's id."""
-    chosen = configurable.get("agent_id") or agent_id or configurable.get("thread_id")
-    return None if chosen is None else str(chosen)
+def agent_of_call(agent_id: str | None, config: RunnableConfig | None) -> str | None:
+    """The agent that a call means: ``configurable.agent_id``, else the given one, else ``configurable.thread_id``.
+
+    Raises:
+        InputError: a name in the config is blank.
+    """
+    named = addressed(config, {})
+    chosen: str | None = named.get("configured_agent") or agent_id or named.get("thread_id")
+    return chosen
 
 
 async def in_thread(call: Callable[[], T]) -> T:

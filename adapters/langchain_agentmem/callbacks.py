@@ -39,6 +39,7 @@ class AgentMemoryCallback(Recording, BaseCallbackHandler):
         chain.invoke({"question": "..."}, config={"callbacks": [callback]})
         memory.chat("What did I ask before?")
 
+    What no model is asked about is fed to the memory itself: ``memory.observe(text, source="notes.txt")``.
     To record one model of a chain only, give it the callback: ``llm.with_config(callbacks=[callback])``.
 
     Cost: what is recorded is read by the agent's own model, one prefill of the new tokens for each turn, before the

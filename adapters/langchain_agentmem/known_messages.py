@@ -8,11 +8,14 @@ no memory, no template; told what is held, asked what is new.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentmem import HistoryTurn
 from langchain_agentmem.conversation import Said
+
+BEHIND = "behind"
+"""Noted with a new message: the key of the one it stands behind in its own conversation; empty for a first one."""
 
 
 @dataclass(eq=False)
@@ -44,7 +47,7 @@ class KnownMessages:
                 if message["role"] == "system":
                     self._systems.add(key)
                     continue
-                known = self._add(key, note.get("id"), self._last_of.get(thread))
+                known = self._add(key, note.get("id"), self._before(note.get(BEHIND), thread))
                 self._last_of[thread] = self._by_state[turn.state_id] = known
 
     def news(self, listed: Sequence[Said], answer: Sequence[Said]) -> list[Said]:
@@ -70,8 +73,16 @@ class KnownMessages:
         return new
 
     def _tell(self, said: Said, last: Known | None, new: list[Said]) -> Known:
-        new.append(said)
+        note = {**(said.message.get("metadata") or {}), BEHIND: "" if last is None else last.key}
+        new.append(replace(said, message={**said.message, "metadata": note}))
         return self._add(said.key, said.id, last)
+
+    def _before(self, behind: str | None, thread: str | None) -> Known | None:
+        """What a held message stands behind: as it was noted, else the message before it in its thread."""
+        if behind is None:
+            return self._last_of.get(thread)
+        held = self._by_key.get(behind)
+        return held[-1] if held else None
 
     def _anchor(self, spoken: Sequence[Said]) -> tuple[Known | None, Sequence[Said]]:
         """The newest held answer of the list, and the messages behind it."""

@@ -83,7 +83,8 @@ class _MemoryTool(BaseTool):
     def _access(self, config: RunnableConfig | None) -> AgentAccess:
         if self.memory is not None:
             return AgentAccess(self.memory)
-        agent = agent_of_call(self.agent_id, (config or {}).get("configurable") or {})
+        with _told_to_model():
+            agent = agent_of_call(self.agent_id, config)
         if agent is None:
             raise ToolException(
                 f"{self.name}: no agent was named. Make the tools with memory_tools('name'), or call the chain with "

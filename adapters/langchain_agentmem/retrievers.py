@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field
 from typing_extensions import override
 
@@ -35,8 +35,8 @@ class AgentMemoryRetriever(BaseRetriever):
         retriever.invoke("What is my dog called?")
         retriever.invoke("What is my dog called?", {"configurable": {"agent_id": "bob"}}, k=1)
 
-    Cost: each call reads the texts of the whole history and ranks them, about a tenth of a second for 10,000 short
-    messages; nothing is kept between calls.
+    Cost: each call reads the texts of the whole history and ranks them; 10,000 messages of 20 words take about a
+    third of a second on one core. Nothing is kept between calls.
 
     Raises, when invoked:
         InputError: no agent was named, or ``k`` is below 1.
@@ -93,9 +93,7 @@ class AgentMemoryRetriever(BaseRetriever):
 
     def _addressed(self, config: RunnableConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The call's keywords, with the agent that its config names: the config itself does not reach the search."""
-        configurable = ensure_config(config).get("configurable") or {}
-        agent = agent_of_call(self.agent_id, configurable)
-        return {"agent_id": agent, **kwargs}
+        return {"agent_id": agent_of_call(self.agent_id, config), **kwargs}
 
     def _access(self, agent_id: str | None) -> AgentAccess:
         if self.memory is not None:
