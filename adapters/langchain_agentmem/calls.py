@@ -76,7 +76,8 @@ class Call:
     """Continue from this state; all messages are new ones then."""
     tools: tuple[dict[str, Any], ...]
     tool_choice: str
-    parallel: bool
+    parallel: bool | None
+    """Whether several calls may stand in one answer; None: where the model is free to call or not."""
     response_format: Mapping[str, Any] | None
     sampling: SamplingKeywords
     policies: Policies
@@ -107,7 +108,7 @@ def call_from(
         state_id=options.get("state_id"),
         tools=tools,
         tool_choice=checked_choice(options.get("tool_choice"), tools) if tools else AUTO,
-        parallel=options.get("parallel_tool_calls") is not False,
+        parallel=options.get("parallel_tool_calls"),
         response_format=options.get("response_format"),
         sampling=_sampling(defaults, stop, options),
         policies=Policies(on_missing=defaults.on_missing, on_unrelated=defaults.on_unrelated),

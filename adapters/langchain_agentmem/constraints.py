@@ -6,6 +6,7 @@ without it, only unchecked.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from langchain_agentmem.structured import schema_message
 from langchain_agentmem.tool_choice import ANY, AUTO, NONE
 from langchain_agentmem.tool_prompt import tools_message
 from langchain_agentmem.tool_style import ToolStyle
+
+_LOG = logging.getLogger(__name__)
 
 
 def wanted_instructions(call: Call, system: str | None, style: ToolStyle) -> list[Instruction]:
@@ -48,15 +51,28 @@ def processors(call: Call, model: LanguageModel, style: ToolStyle) -> list[Logit
         MissingExtraError: the form was demanded, and the extra is not installed.
     """
     if call.response_format is not None:
-        schema = _schema(call.response_format)
+        schema = _schema(call.response_format) or call.response_format.get("schema")
         grammars = Grammars(model)
         return [grammars.json_object() if schema is None else grammars.json(schema)]
     if not call.tools or call.tool_choice == NONE:
         return []
     if call.tool_choice == AUTO:
-        return [Grammars(model).free_calls(call.tools, style.syntax)] if structured_available() else []
+        return _free_calls(call, model, style)
     names = None if call.tool_choice == ANY else [call.tool_choice]
-    return [Grammars(model).forced_calls(call.tools, style.syntax, names=names, parallel=call.parallel)]
+    # small models that must call go on calling until the reply is full: several calls only on request
+    several = call.parallel is True
+    return [Grammars(model).forced_calls(call.tools, style.syntax, names=names, parallel=several)]
+
+
+def _free_calls(call: Call, model: LanguageModel, style: ToolStyle) -> list[LogitsProcessor]:
+    """Whole arguments for calls the model makes by itself, where a grammar can be made of the tools."""
+    if not structured_available():
+        return []
+    try:
+        return [Grammars(model).free_calls(call.tools, style.syntax)]
+    except InputError as error:
+        _LOG.info("tool calls are not constrained: %s", error)
+        return []
 
 
 def _schema(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from agentmem import AgentMemError, LanguageModel
 from agentmem.engine.tool_syntax import HERMES, ToolSyntax
 from langchain_agentmem.conversation import Said, message_key
-from langchain_agentmem.reply_parser import ParsedCall, parse_reply
+from langchain_agentmem.reply_parser import ParsedCall, may_hold_parts, parse_reply
 from langchain_agentmem.tool_prompt import render_calls
 
 
@@ -62,7 +62,7 @@ def told(said: Said, style: ToolStyle) -> dict[str, Any]:
 
 def recognised(said: Said, style: ToolStyle) -> Said:
     """A caller's answer with the key that the memory would give it: calls left in its text count as calls."""
-    if said.message["role"] != "assistant" or not _may_hold_parts(said.message["content"], style.syntax):
+    if said.message["role"] != "assistant" or not may_hold_parts(said.message["content"], style.syntax):
         return said
     bare = {name: value for name, value in said.message.items() if name != "metadata"}
     return replace(said, key=key_of(style)(bare))
@@ -77,19 +77,13 @@ def key_of(style: ToolStyle) -> Callable[[Mapping[str, Any]], str]:
             return str(noted)
         text = str(message.get("content") or "")
         calls = [_parsed(call) for call in message.get("tool_calls") or ()]
-        if message["role"] == "assistant" and _may_hold_parts(text, style.syntax):
+        if message["role"] == "assistant" and may_hold_parts(text, style.syntax):
             found = parse_reply(text, style.syntax)
             text, calls = found.text, [*found.calls, *calls]
         pairs = [(call.name, call.arguments) for call in calls]
         return message_key(str(message["role"]), text, pairs, message.get("tool_call_id"))
 
     return key
-
-
-def _may_hold_parts(text: str, syntax: ToolSyntax) -> bool:
-    """Whether there is anything in a reply's text but text; parsing all of it would be slow."""
-    opening = syntax.before.strip()
-    return "<think>" in text or (opening in text if opening else text.lstrip().startswith("{"))
 
 
 def _parsed(call: Mapping[str, Any]) -> ParsedCall:

@@ -49,7 +49,7 @@ def summed(chunks: list[Any]) -> AIMessageChunk:
 
 def test_a_forced_call_is_whole(llm: ChatInfLLM) -> None:
     """The named tool is called with arguments of its schema, and the reason says so."""
-    bound = llm.bind_tools([look, wait], tool_choice="look", parallel_tool_calls=False)
+    bound = llm.bind_tools([look, wait], tool_choice="look")
     answer = bound.invoke("Where is the cat?")
 
     (call,) = answer.tool_calls
@@ -62,14 +62,14 @@ def test_a_forced_call_is_whole(llm: ChatInfLLM) -> None:
 
 def test_one_call_where_one_is_wanted(llm: ChatInfLLM) -> None:
     """parallel_tool_calls=False ends the reply after one call."""
-    bound = llm.bind_tools([look, wait], tool_choice="any", parallel_tool_calls=False)
+    bound = llm.bind_tools([look, wait], tool_choice="any")
 
     assert len(bound.invoke("Do something.").tool_calls) == 1
 
 
 def test_a_streamed_call_adds_up(llm: ChatInfLLM) -> None:
     """Name first, then arguments piece by piece; the sum is what invoke gives."""
-    bound = llm.bind_tools([look], tool_choice="look", parallel_tool_calls=False)
+    bound = llm.bind_tools([look], tool_choice="look")
 
     chunks = list(bound.stream("Where is the cat?", memory="off"))
     whole = bound.invoke("Where is the cat?", memory="off")
@@ -85,7 +85,7 @@ def test_a_streamed_call_adds_up(llm: ChatInfLLM) -> None:
 def test_a_round_with_a_tool_is_remembered_once(llm: ChatInfLLM) -> None:
     """Question, call, result, answer: each list extends the one before, as an agent's loop sends them."""
     asked = [HumanMessage("Where is the cat?")]
-    call = llm.bind_tools([look], tool_choice="look", parallel_tool_calls=False).invoke(asked)
+    call = llm.bind_tools([look], tool_choice="look").invoke(asked)
     result = look.invoke(call.tool_calls[0])
     answer = llm.bind_tools([look], tool_choice="none").invoke([*asked, call, result])
 
@@ -101,7 +101,7 @@ def test_a_result_may_be_all_that_is_sent(llm: ChatInfLLM) -> None:
     """After a call the result alone is a list; without a call it is refused."""
     with pytest.raises(InputError, match="call"):
         llm.invoke([ToolMessage("4", tool_call_id="a")])
-    call = llm.bind_tools([look], tool_choice="look", parallel_tool_calls=False).invoke("Where is the cat?")
+    call = llm.bind_tools([look], tool_choice="look").invoke("Where is the cat?")
 
     answer = llm.bind_tools([look], tool_choice="none").invoke([look.invoke(call.tool_calls[0])])
 
