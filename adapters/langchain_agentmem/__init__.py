@@ -11,11 +11,11 @@ import typing
 if typing.TYPE_CHECKING:
     from langchain_agentmem.callbacks import AgentMemoryCallback, AsyncAgentMemoryCallback
     from langchain_agentmem.chat_models import ChatInfLLM
-    from langchain_agentmem.memory_tools import memory_tools
     from langchain_agentmem.middleware import AgentMemoryMiddleware
     from langchain_agentmem.pool import close_memories
     from langchain_agentmem.retrievers import AgentMemoryRetriever
     from langchain_agentmem.saver import AgentMemorySaver, AsyncAgentMemorySaver
+    from langchain_agentmem.tools import memory_tools
 
 __all__ = [
     "AgentMemoryCallback",
@@ -38,7 +38,7 @@ _PLACES = {
     "AsyncAgentMemorySaver": "saver",
     "ChatInfLLM": "chat_models",
     "close_memories": "pool",
-    "memory_tools": "memory_tools",
+    "memory_tools": "tools",
 }
 
 

@@ -10,10 +10,10 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from agentmem import AgentMemory
 from langchain_agentmem import AgentMemoryCallback, AgentMemoryRetriever, memory_tools, running
-from langchain_agentmem.memory_tools import NOTE
 from langchain_agentmem.reply_parser import ParsedCall
 from langchain_agentmem.tool_prompt import render_calls
 from langchain_agentmem.tool_style import tool_style
+from langchain_agentmem.tools import NOTE
 from support.langchain_agents import chat_model, held
 from support.scripted import Scripted
 from support.tiny_language_model import SMALL, language_model

@@ -15,8 +15,8 @@ from langchain_tests.unit_tests import ToolsUnitTests
 
 from agentmem import AgentMemory, AgentNotFoundError, InMemoryHome
 from langchain_agentmem.conversation import Said
-from langchain_agentmem.memory_tools import NOTE, Forget, Remember, SearchMemory, memory_tools
 from langchain_agentmem.tool_style import told, tool_style
+from langchain_agentmem.tools import NOTE, Forget, Remember, SearchMemory, memory_tools
 from support.scripted import Scripted
 from support.tiny_language_model import SMALL, language_model
 
