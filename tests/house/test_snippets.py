@@ -34,13 +34,18 @@ def test_snippet_runs(
 ) -> None:
     """Each snippet runs by itself in an empty folder, prints something, and leaves an agent behind."""
     from agentmem import AgentMemory
+    from langchain_agentmem import close_memories
 
     monkeypatch.setenv("AGENTMEM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("agentmem.agent.opening.DEFAULT_MODEL", str(model))
+    monkeypatch.setattr("langchain_agentmem.chat_models.DEFAULT_MODEL", str(model))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("The bike lock opens with 4071.", encoding="utf-8")
 
-    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    try:
+        exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    finally:
+        close_memories()
 
     assert capsys.readouterr().out
     assert [agent.turns for agent in AgentMemory.list()] > [0]
