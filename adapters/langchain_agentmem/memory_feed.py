@@ -21,6 +21,8 @@ from langchain_agentmem.tool_style import key_of, told, tool_style
 
 OnError = Literal["warn", "raise"]
 _LOG = logging.getLogger("langchain_agentmem")
+ERRORS_KEPT = 1000
+"""The newest errors that are kept, in a process that runs for months."""
 _FIRST_LOOK = 8
 """Turns read to see what others added to the memory; more when they do not reach back far enough."""
 
@@ -75,8 +77,10 @@ class MemoryFeed:
             try:
                 if foreign:
                     self._write(foreign, new)
-            except Exception as error:
+            except BaseException as error:
                 self._known, self._known_at = KnownMessages(), None  # nothing of this is held: read it anew
+                if not isinstance(error, Exception):
+                    raise
                 self.lost(NotRecorded(self.agent_id, [said.message for said in new], error))
                 if self._on_error == "raise":
                     raise
@@ -84,6 +88,7 @@ class MemoryFeed:
     def lost(self, turn: NotRecorded) -> None:
         """Report a turn that was not recorded: keep it, and log it."""
         self.errors.append(turn)
+        del self.errors[:-ERRORS_KEPT]
         _LOG.warning("%s", turn)
 
     def _write(self, calls: Sequence[ModelCall], new: list[Said]) -> None:

@@ -6,6 +6,7 @@ Joins the recorder and the feed. Knows nothing of LangChain's callback classes.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -47,16 +48,23 @@ class Background:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentmem-feed")
         self._lock = threading.Lock()
         self._unseen: list[Future[None]] = []
+        self._stopped = False
 
-    def write(self, feed: MemoryFeed, calls: Sequence[ModelCall]) -> None:
-        """Have it written later, in the order of these calls."""
+    def write(self, feed: MemoryFeed, calls: Sequence[ModelCall]) -> bool:
+        """Have it written later, in the order of these calls; False after ``stop``: nothing is taken any more."""
         with self._lock:
+            if self._stopped:
+                return False
             self._unseen = [one for one in self._unseen if not (one.done() and one.exception() is None)]
             self._unseen.append(self._worker.submit(feed.write, calls))
+            return True
 
     def wait(self, timeout: float | None) -> None:
         """Until all is written. Raises the first error, with ``on_error="raise"``, and TimeoutError."""
-        self._worker.submit(int).result(timeout)  # first in, first out: behind everything so far
+        with self._lock:
+            behind_all = None if self._stopped else self._worker.submit(int)  # first in, first out
+        if behind_all is not None:
+            behind_all.result(timeout)
         with self._lock:
             unseen, self._unseen = self._unseen, []
         for one in unseen:
@@ -66,7 +74,9 @@ class Background:
                 self._unseen.append(one)
 
     def stop(self) -> None:
-        """Take nothing more."""
+        """Take nothing more, and wait for what was taken."""
+        with self._lock:
+            self._stopped = True
         self._worker.shutdown(wait=True)
 
 
@@ -93,7 +103,7 @@ class Recording:
         self._feed = MemoryFeed(AgentAccess(memory, opening), on_error)
         self._recorder = CallRecorder(at_once=checkpoint == "turn")
         self._holds = checkpoint == "off"
-        self._held: list[Sequence[ModelCall]] = []
+        self._held: deque[Sequence[ModelCall]] = deque()
         self._background = Background() if background else None
         self._closed = False
         self.raise_error = on_error == "raise"
@@ -126,9 +136,9 @@ class Recording:
             TimeoutError: the background was not done in time; it goes on.
             Exception: what went wrong, with ``on_error="raise"``.
         """
-        while self._held:
-            self._write(self._held.pop(0))
-        if self._background is not None and not self._closed:
+        while (calls := self._next_held()) is not None:
+            self._write(calls)
+        if self._background is not None:
             self._background.wait(timeout)
 
     def close(self) -> None:
@@ -177,13 +187,20 @@ class Recording:
             self._write(calls)
 
     def _write(self, calls: Sequence[ModelCall]) -> None:
-        if self._closed:
+        taken = not self._closed
+        if taken and self._background is not None:
+            taken = self._background.write(self._feed, calls)
+        elif taken:
+            self._feed.write(calls)
+        if not taken:
             error = ClosedError(f"the callback of agent {self.agent_id!r} was closed; make a new one")
             self._feed.lost(NotRecorded(self.agent_id, (), error))
-        elif self._background is not None:
-            self._background.write(self._feed, calls)
-        else:
-            self._feed.write(calls)
+
+    def _next_held(self) -> Sequence[ModelCall] | None:
+        try:
+            return self._held.popleft()
+        except IndexError:  # there is none left; another thread may flush as well
+            return None
 
 
 def _answer_of(response: LLMResult) -> BaseMessage | None:

@@ -623,6 +623,25 @@ def test_a_lost_turn_says_what_it_was(memory: AgentMemory, monkeypatch: pytest.M
     assert [text for _, text in told(memory)[0]] == ["a", "One.", "b", "Two."]
 
 
+def test_an_interrupted_write_is_told_with_the_next(
+    memory: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by the keyboard in the middle of writing, a turn is not taken for held."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    callback = AgentMemoryCallback(memory)
+    with monkeypatch.context() as patched:
+        patched.setattr(AgentMemory, "append", stop)
+        with pytest.raises(KeyboardInterrupt):
+            model("One.").invoke([HumanMessage("a", id="1")], config(callback))
+
+    model("Two.").invoke([HumanMessage("a", id="1")], config(callback))
+
+    assert told(memory) == [[("user", "a"), ("assistant", "Two.")]]
+
+
 def test_raise_fails_the_chain(memory: AgentMemory, kind: type[Callback]) -> None:
     """With "raise" the error reaches the caller, of a sync and of an async chain."""
     callback = kind(memory, on_error="raise")
