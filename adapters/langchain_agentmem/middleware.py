@@ -1,8 +1,8 @@
 """AgentMemoryMiddleware: whose memory a LangChain agent's model calls are for, and where it stood at each step.
 
 Only the agent's own calls are given the memory: what tools, summarisers and other middleware ask the same model
-leaves no trace, if that model was made with ``memory="off"``. Knows no messages: what is new in a list the model
-finds out by itself.
+leaves no trace, if that model was made with ``memory="off"``. Knows no messages: the whole list goes to the model,
+which reads what is new in it and nothing else; a list cut here would hide what was edited or removed.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
+from pydantic import BaseModel
 
 from agentmem import InputError
 from langchain_agentmem import AgentMemoryMiddleware
@@ -129,6 +131,27 @@ def test_only_the_agents_own_calls_are_remembered() -> None:
     assert [role for role, _ in held(llm, "t")] == ["user", "assistant", "tool", "assistant"]
     assert any(text.startswith("side: ") for text in texts)
     assert not any("about names" in text for text in texts)
+
+
+class Mood(BaseModel):
+    """How the user feels."""
+
+    mood: Literal["calm", "merry"]
+
+
+def test_a_structured_answer_is_part_of_the_thread() -> None:
+    """With response_format the answer is an object; the thread goes on from it and nothing is read twice."""
+    llm = chat_model(max_tokens=200)
+    agent = plain_agent(llm, response_format=ToolStrategy(Mood), middleware=[AgentMemoryMiddleware()])
+    first = agent.invoke(human(DOG), config())
+    second = agent.invoke(human(CAT), config())
+
+    assert isinstance(first["structured_response"], Mood)
+    assert isinstance(second["structured_response"], Mood)
+    answers = [message for message in second["messages"] if isinstance(message, AIMessage)]
+    assert [mark(answer)["plan"] for answer in answers] == ["fresh", "extend"]
+    assert [role for role, _ in held(llm, "t")] == ["user", "assistant", "tool", "user", "assistant"]
+    assert [text for role, text in held(llm, "t") if role == "user"] == [DOG, CAT]
 
 
 def test_a_run_that_waits_for_approval_goes_on() -> None:

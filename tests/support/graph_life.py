@@ -15,6 +15,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from agentmem.store import DiskHome
 from langchain_agentmem import AgentMemoryMiddleware, AgentMemorySaver, AsyncAgentMemorySaver
 from support.graphs import config, plain_agent
 from support.langchain_agents import chat_model, held
@@ -57,7 +58,7 @@ def _record(folder: Path, messages: list[Any]) -> dict[str, Any]:
     mark = answer.response_metadata["agentmem"]
     return {
         "thread": [[message.type, message.content] for message in messages],
-        "held": [list(row) for row in held(chat_model(folder), "t")],
+        "held": [list(row) for row in held(chat_model(DiskHome(folder)), "t")],
         "usage": answer.usage_metadata,
         **{key: mark[key] for key in ("plan", "note", "state_id", "parent")},
     }
