@@ -744,3 +744,67 @@ def test_an_agent_by_name_is_made_and_found_again() -> None:
         assert [turn[0][1] for turn in told(memory)] == ["a", "By hand.", "b"]
         assert callback.last_state_id == memory.checkpoint()
     assert callback.agent_id == "ada"
+
+
+# -- all at once -----------------------------------------------------------------------------------
+
+
+def test_a_mixed_crowd_leaves_each_agent_its_own() -> None:
+    """Two agents, threads, batches, streams, tasks, failures, cancels: each keeps exactly what ended well for it."""
+    home = InMemoryHome()
+    options: dict[str, Any] = {"home": home, "model": language_model(), "config": SMALL}
+    callbacks = {name: AgentMemoryCallback(agent_id=name, **options) for name in ("ada", "bob")}
+    twins = {name: AsyncAgentMemoryCallback(agent_id=name, **options) for name in ("ada", "bob")}
+    wanted: dict[str, list[str]] = {"ada": [], "bob": []}
+    guard = threading.Lock()
+
+    def good(name: str, *texts: str) -> None:
+        with guard:
+            wanted[name].extend(texts)
+
+    def work(name: str, number: int) -> None:
+        call, text = config(callbacks[name]), f"{name} {number}"
+        if number % 4 == 0:
+            model().invoke(text, call)
+            good(name, text)
+        elif number % 4 == 1:
+            (PROMPT | model()).batch([{"x": text + "a"}, {"x": text + "b"}], call)
+            good(name, text + "a", text + "b")
+        elif number % 4 == 2:
+            assert list(model().stream(text, call))
+            good(name, text)
+        else:
+            with pytest.raises(ValueError, match="no"):
+                (model() | RunnableLambda(refuse)).invoke(text, call)
+
+    async def awaited(name: str, number: int) -> None:
+        call, text = config(twins[name]), f"{name} async {number}"
+        if number % 3 == 0:
+            await model().ainvoke(text, call)
+            good(name, text)
+        elif number % 3 == 1:
+            stream = model().astream(text, call)
+            await anext(stream)
+            await stream.aclose()  # type: ignore[attr-defined]
+        else:
+            await model(ValueError("no")).with_fallbacks([model()]).ainvoke(text, call)
+            good(name, text)
+
+    async def tasks() -> None:
+        await asyncio.gather(*[awaited(name, n) for n in range(9) for name in wanted])
+
+    threads = [threading.Thread(target=work, args=(name, n)) for n in range(12) for name in wanted]
+    threads.append(threading.Thread(target=asyncio.run, args=(tasks(),)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for name, expected in wanted.items():
+        with AgentMemory.resume(name, **options, wait=10) as memory:
+            asked = [text for turn in told(memory) for role, text in turn if role == "user"]
+            pairs = [[role for role, _ in turn if role != "system"] for turn in told(memory)]
+        assert sorted(asked) == sorted(expected)
+        assert pairs == [["user", "assistant"]] * len(asked)
+        assert callbacks[name].errors == twins[name].errors == []
+        assert callbacks[name]._recorder._places == twins[name]._recorder._places == {}

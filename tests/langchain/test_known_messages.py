@@ -84,3 +84,16 @@ def test_a_state_id_names_the_answer() -> None:
     new = known.news([said("user", "a"), ours, said("user", "b")], [said("assistant", "B")])
 
     assert [one.message["content"] for one in new] == ["b", "B"]
+
+
+def test_the_same_answer_to_two_questions_is_two_answers() -> None:
+    """Without ids, an answer is known by the question it follows as well."""
+    known = KnownMessages()
+    yes = said("assistant", "Yes.")
+    for question in ("a", "b"):
+        known.news([said("user", question)], [yes])
+
+    for question in ("a", "b"):
+        new = known.news([said("user", question), yes, said("user", "ok")], [said("assistant", "Good.")])
+
+        assert [one.message["content"] for one in new] == ["ok", "Good."]

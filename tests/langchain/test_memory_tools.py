@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain_core.messages import ToolMessage
+from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_tests.integration_tests import ToolsIntegrationTests
@@ -340,3 +342,34 @@ def test_an_open_memory_serves_the_tools(memory: AgentMemory) -> None:
     assert "Tea." in search.invoke({"query": "tea"})
     assert forget.invoke({"turn": 4, "confirm": True}) == "Forgotten for good: turn 4."
     assert len(memory.history()) == 4
+
+
+class Calling(GenericFakeChatModel):
+    """Another model, which takes tools and says things in turn."""
+
+    def bind_tools(self, *_: Any, **__: Any) -> Any:
+        return self
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_agent_of_another_model_uses_them(asynchronous: bool) -> None:
+    """In LangChain's agent each user's calls reach that user's memory, and errors come back as results."""
+    home = InMemoryHome()
+    calls: list[ToolCall] = [
+        {"name": "remember", "args": {"text": "The user likes tea."}, "id": "1", "type": "tool_call"},
+        {"name": "search_memory", "args": {"query": "tea"}, "id": "2", "type": "tool_call"},
+        {"name": "forget", "args": {"turn": 9}, "id": "3", "type": "tool_call"},
+    ]
+    answers = [AIMessage("", tool_calls=[call]) for call in calls]
+    for user in ("ada", "bob"):
+        graph = create_agent(
+            Calling(messages=iter([*answers, AIMessage("Done.")])), list(tools_of(None, home).values())
+        )
+        config: Any = {"configurable": {"agent_id": user, "thread_id": "1"}}
+        given: Any = {"messages": "Remember that I like tea."}
+        done = asyncio.run(graph.ainvoke(given, config)) if asynchronous else graph.invoke(given, config)
+
+        results = [message for message in done["messages"] if isinstance(message, ToolMessage)]
+        assert [result.status for result in results] == ["success", "success", "error"]
+        assert "The user likes tea." in results[1].text
+        assert texts(home, user) == [NOTE + "The user likes tea."]
