@@ -63,7 +63,11 @@ class ThreadSaver(SqliteSaver):
                 raise StoreError(
                     f"{path} cannot be opened as LangGraph's threads: {error}. Move it away to start anew."
                 ) from error
-            yield saver
+            try:
+                yield saver
+            finally:
+                with saver.lock:  # a cancelled await may still be at work on its thread
+                    saver.conn.close()
 
     # ------------------------------------------------------------------------------ reading
 

@@ -303,6 +303,20 @@ async def test_a_cancelled_write_is_whole_or_absent(saver: AgentMemorySaver) -> 
     assert await saver.aput(config, empty_checkpoint(), {}, {})
 
 
+async def test_closing_waits_for_what_was_cancelled(tmp_path: Path) -> None:
+    """Leaving the block while cancelled writes are at work tears nothing: each checkpoint is there whole, or not."""
+    config = _thread("t", checkpoint_ns="")
+    async with AsyncAgentMemorySaver.open(tmp_path) as saver:
+        tasks = [asyncio.create_task(saver.aput(config, empty_checkpoint(), {}, {})) for _ in range(12)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    with AgentMemorySaver.open(tmp_path) as again:
+        assert all(row.checkpoint["v"] for row in again.list(_thread("t")))
+
+
 def test_many_threads_share_one_saver(saver: AgentMemorySaver) -> None:
     """Six graphs at once on one saver: every thread holds its own messages."""
     graph = _graph(saver)
