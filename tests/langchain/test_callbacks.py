@@ -595,9 +595,14 @@ def test_threads_share_a_callback(memory: AgentMemory) -> None:
 
 
 def test_errors_are_kept_and_logged(
-    memory: AgentMemory, kind: type[Callback], caplog: pytest.LogCaptureFixture
+    memory: AgentMemory,
+    kind: type[Callback],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With "warn" the chain works, and the log and `errors` say which agent lost what, and why."""
+    # a library that configures logging, such as import-linter in another test, disables the loggers there are
+    monkeypatch.setattr(logging.getLogger("langchain_agentmem"), "disabled", False)
     callback = kind(memory)
     memory.close()
 

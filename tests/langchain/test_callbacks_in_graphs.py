@@ -156,7 +156,9 @@ def test_summaries_are_not_told(memory: AgentMemory) -> None:
     """LangChain's summariser asks a model for itself and puts a summary in the list: neither is anybody's words."""
     callback = AgentMemoryCallback(memory)
     shorten = SummarizationMiddleware(
-        Other(messages=iter(["A summary.", "Another summary."])), trigger=("messages", 3), keep=("messages", 1)
+        Other(messages=iter(["A summary.", "Another summary."])),
+        trigger=("messages", 3),
+        keep=("messages", 1),
     )
     graph = agent("One.", "Two.", "Three.", checkpointer=InMemorySaver(), middleware=[shorten])
 
