@@ -9,7 +9,7 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from langchain_agentmem.callbacks import AgentMemoryCallback, AsyncAgentMemoryCallback
+    from langchain_agentmem.callbacks import AgentMemoryCallback, AsyncAgentMemoryCallback, atrack, track
     from langchain_agentmem.chat_models import ChatInfLLM
     from langchain_agentmem.middleware import AgentMemoryMiddleware
     from langchain_agentmem.pool import close_memories
@@ -25,8 +25,10 @@ __all__ = [
     "AsyncAgentMemoryCallback",
     "AsyncAgentMemorySaver",
     "ChatInfLLM",
+    "atrack",
     "close_memories",
     "memory_tools",
+    "track",
 ]
 
 _PLACES = {
@@ -37,8 +39,10 @@ _PLACES = {
     "AsyncAgentMemoryCallback": "callbacks",
     "AsyncAgentMemorySaver": "saver",
     "ChatInfLLM": "chat_models",
+    "atrack": "callbacks",
     "close_memories": "pool",
     "memory_tools": "tools",
+    "track": "callbacks",
 }
 
 

@@ -132,10 +132,11 @@ class ChatInfLLM(BaseChatModel):
     @property
     @override
     def _identifying_params(self) -> Mapping[str, Any]:
-        return {"model": self._model_name, "agent_id": self.agent_id, "temperature": self.temperature}
+        return {"model": self.model_name, "agent_id": self.agent_id, "temperature": self.temperature}
 
     @property
-    def _model_name(self) -> str:
+    def model_name(self) -> str:
+        """The model's name as text; LangChain's agents look for it."""
         if isinstance(self.model, LanguageModel):
             return self.model.name
         return str(self.model or DEFAULT_MODEL)
@@ -144,7 +145,7 @@ class ChatInfLLM(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
         params["ls_provider"] = "agentmem"
-        params.setdefault("ls_model_name", self._model_name)
+        params.setdefault("ls_model_name", self.model_name)
         return params
 
     @override

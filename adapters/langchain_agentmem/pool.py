@@ -39,6 +39,15 @@ class Opening:
     wait: float = 60.0
     """Seconds to wait for a writer in another process."""
 
+    def takes(self, other: Opening) -> bool:
+        """Whether a memory opened in that way will do: what is not asked for may be as it is."""
+        return (
+            self.model in {None, other.model}
+            and self.config in (None, other.config)
+            and self.device in {"auto", other.device}
+            and self.dtype in {"auto", other.dtype}
+        )
+
 
 class Seat:
     """One agent's place: whoever is inside its gate has the memory for itself.
@@ -63,8 +72,10 @@ class Seat:
 
     def take(self, opening: Opening) -> None:
         """Open the memory, or go on with the parked one."""
-        if self._memory is not None and (opening != self._opening or not self._memory.unpark(opening.wait)):
-            self.close()
+        if self._memory is not None:
+            kept = opening.takes(self._opening) and self._memory.unpark(opening.wait)
+            if not kept:
+                self.close()
         if self._memory is None:
             self._memory = AgentMemory.resume(
                 opening.agent_id,

@@ -46,7 +46,8 @@ def told(said: Said, style: ToolStyle) -> dict[str, Any]:
     """A caller's message as this model is told it. The key of the original is noted, to know it again."""
     message = dict(said.message)
     message["metadata"] = {**(message.get("metadata") or {}), "key": said.key}
-    if style.native:
+    several = len(message.get("tool_calls") or ()) > 1
+    if style.native and not (several and style.syntax.between is None):
         return message
     if message["role"] == "assistant" and message.get("tool_calls"):
         calls = [_parsed(call) for call in message.pop("tool_calls")]
@@ -92,21 +93,26 @@ def _parsed(call: Mapping[str, Any]) -> ParsedCall:
 
 
 def _probe(model: LanguageModel) -> ToolStyle:
-    template = model.template
-    syntax = template.tool_syntax
-    native = template.facts.has_tools and syntax is not None
-    result_role = True
-    try:
-        template.delta(None, _PROBE, reply=True)
-    except AgentMemError:
-        result_role = False
+    facts, syntax = model.template.facts, model.template.tool_syntax
+    native = facts.has_tools and syntax is not None
     return ToolStyle(
-        syntax if native and syntax else HERMES, native, result_role, template.facts.opens_thinking
+        syntax if native and syntax else HERMES, native, _writes_results(model), facts.opens_thinking
     )
+
+
+def _writes_results(model: LanguageModel) -> bool:
+    """Whether the template writes each of several results; some write the last message only."""
+    try:
+        ids = model.template.delta(None, _PROBE, reply=True).ids
+    except AgentMemError:
+        return False
+    written = str(model.tokenizer.decode(list(ids)))
+    return all(result["content"] in written for result in _PROBE[2:])
 
 
 _PROBE: list[dict[str, Any]] = [
     {"role": "user", "content": "Qxasked"},
     {"role": "assistant", "content": "Qxcalled"},
-    {"role": "tool", "content": "Qxresult", "name": "qxtool", "tool_call_id": "qxcall0001"},
+    {"role": "tool", "content": "Qxfirst", "name": "qxtool", "tool_call_id": "qxcall001"},
+    {"role": "tool", "content": "Qxsecond", "name": "qxtool", "tool_call_id": "qxcall002"},
 ]

@@ -37,7 +37,9 @@ def new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]:
     Raises:
         AgentExistsError: there is such an agent by now.
     """
-    make_folder(final.parent, parents=True)
+    final.parent.parent.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(final.parent.parent)  # the home itself: only its owner may look in
+    make_folder(final.parent)
     _sweep(final.parent)
     folder = final.parent / f".new-{secrets.token_hex(8)}"
     make_folder(folder)

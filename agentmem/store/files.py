@@ -21,9 +21,9 @@ _FALLOC_KEEP_SIZE = 0x01
 _FALLOC_PUNCH_HOLE = 0x02
 
 
-def make_folder(path: Path, *, parents: bool = False) -> None:
+def make_folder(path: Path) -> None:
     """Make a folder only its owner can enter; fine if it is there already."""
-    path.mkdir(mode=FOLDER_MODE, parents=parents, exist_ok=True)
+    path.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 @contextmanager

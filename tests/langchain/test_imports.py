@@ -20,8 +20,10 @@ PUBLIC = [
     "AsyncAgentMemoryCallback",
     "AsyncAgentMemorySaver",
     "ChatInfLLM",
+    "atrack",
     "close_memories",
     "memory_tools",
+    "track",
 ]
 EXTRAS = {
     "AgentMemoryMiddleware": "langchain",
