@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agentmem.config import MemoryConfig
+from agentmem.memory.rooms import Rooms
 from agentmem.memory.rotation import LayerSpec
 
 
@@ -122,6 +123,7 @@ class Workspace:
     ) -> None:
         self.size = size
         self.device = device
+        self.rooms = Rooms(device)
         self.layers = [LayerBuffer(spec, size.capacity(spec), dtype, device) for spec in specs]
         self.staging = Staging(specs, size.step, dtype, device)
         widest = max(

@@ -116,7 +116,9 @@ def digest_missing(
     workspace: Workspace,
 ) -> int:
     """Compute the digests of blocks that have none yet, up to ``count``; returns how many."""
-    first = digests.count
+    first, torn = divmod(digests.count, selector.digest_rows)
+    if torn:  # damage can leave a part of a block's rows
+        digests.truncate(first * selector.digest_rows)
     batch = max(1, workspace.size.scratch // grid.size)
     for start in range(first, count, batch):
         stop = min(start + batch, count)

@@ -22,13 +22,11 @@ from agentmem.memory.buffers import LayerBuffer, Workspace
 from agentmem.memory.log_blocks import BlocksState, LogBlocks, digest_missing
 from agentmem.memory.masks import Masks
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.selectors import Selector
+from agentmem.memory.selectors import QUERY_ROWS, Selector
 from agentmem.memory.shares import Shares, block_mass
 from agentmem.memory.source import DigestLog, TokenLog
 from agentmem_kernels import attend
 
-QUERY_ROWS = 16
-"""Query rows per head that a selection is made from; longer chunks are averaged down to this many."""
 SHARE_ROWS = 32
 """Newest query tokens of a chunk from which shares are measured."""
 
@@ -87,6 +85,8 @@ class WorkingMemory:
         self._layout: Layout | None = None
         self._rebuild = True
         self._measure = False
+        self._decoding = False
+        self._question: dict[int, Tensor] = {}
         digests.select(f"{selector.digest_kind}:sinks={config.sink_tokens}:block={config.block_tokens}")
 
     @property
@@ -117,6 +117,7 @@ class WorkingMemory:
         self._rebuild = not hold
         self._new = new_tokens
         self._measure = measure or decoding
+        self._decoding = decoding
 
     def attend(
         self,
@@ -131,6 +132,8 @@ class WorkingMemory:
     ) -> Tensor:
         """Attention of one layer: q (1, Hq, T, D), k and v (1, Hkv, T, D) -> (1, Hq, T, D)."""
         spec, buffer = self._specs[layer], self._workspace.layers[layer]
+        if self._selector.keeps_question and not self._decoding:
+            self._keep_question(layer, q_raw[0])
         chosen = self._fill(spec, buffer, q_raw[0], scaling) if self._rebuild else None
         self._workspace.staging.put(layer, self._staged, q_raw[0], k_raw[0], v[0])
         q_rot = buffer.rotate_queries(q_raw, buffer.used)
@@ -159,7 +162,7 @@ class WorkingMemory:
             [keys[:, :staged].cpu() for keys in staging.keys_raw],
             [values[:, :staged].cpu() for values in staging.values],
         )
-        self._recent = min(staged, QUERY_ROWS)
+        self._recent = min(staged, max(QUERY_ROWS, self._selector.query_rows))
         for rows in staging.queries_raw:
             rows[:, : self._recent] = rows[:, staged - self._recent : staged].clone()
         self._staged = 0
@@ -168,7 +171,8 @@ class WorkingMemory:
         """Drop the turn's tokens from ``length`` on, digests included; the next chunk lays out anew."""
         self.flush()
         self._log.truncate(length)
-        self._digests.truncate(min(self._digests.count, self._grid.whole_before(length)))
+        whole = self._grid.whole_before(length) * self._selector.digest_rows
+        self._digests.truncate(min(self._digests.count, whole))
         self._layout = None
 
     # -- laying out: once per chunk, shared by all layers ---------------------------------------------
@@ -270,11 +274,19 @@ class WorkingMemory:
         if self._recent:
             recent = self._workspace.staging.queries_raw[spec.index][:, : self._recent]
             q_raw = torch.cat([recent, q_raw], dim=1)
-        rows = _average_rows(q_raw, QUERY_ROWS)  # (Hq, M, D)
+        rows = _average_rows(q_raw, self._selector.query_rows)  # (Hq, M, D)
+        if self._decoding and spec.index in self._question:
+            rows = torch.cat([self._question[spec.index], rows], dim=1)
         if spec.rotary is not None:
             distance = torch.full((rows.shape[1],), self._config.window_tokens, device=rows.device)
             rows = spec.rotary.rotate(rows, distance) * spec.rotary.key_scale()
         return (rows.float() * scaling).reshape(spec.num_kv_heads, -1, spec.head_dim)
+
+    def _keep_question(self, layer: int, q_raw: Tensor) -> None:
+        """The newest rows of what the turn read, for choices made while decoding."""
+        rows, limit = _average_rows(q_raw, self._selector.query_rows), self._selector.query_rows
+        kept = self._question.get(layer, rows[:, :0])
+        self._question[layer] = torch.cat([kept, rows], dim=1)[:, -limit:]
 
     def _add_shares(
         self,

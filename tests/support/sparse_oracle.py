@@ -17,7 +17,7 @@ from torch import Tensor
 from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.working_memory import QUERY_ROWS
+from agentmem.memory.selectors import QUERY_ROWS
 
 CANDIDATES = 4
 """Times as many candidates as blocks are chosen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from agentmem.errors import ConfigError
-from agentmem.memory.selectors.base import BlockView, Selector, top_blocks
+from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, Selector, top_blocks
 from agentmem.memory.selectors.two_stage import TwoStage
 
 SELECTORS: Mapping[str, Callable[[], Selector]] = {TwoStage.name: TwoStage}
@@ -18,4 +18,4 @@ def make_selector(name: str) -> Selector:
     return SELECTORS[name]()
 
 
-__all__ = ["SELECTORS", "BlockView", "Selector", "TwoStage", "make_selector", "top_blocks"]
+__all__ = ["QUERY_ROWS", "SELECTORS", "BlockView", "Selector", "TwoStage", "make_selector", "top_blocks"]

@@ -12,6 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+QUERY_ROWS = 16
+"""Query rows per head that a selection is usually made from; longer chunks are averaged down to this many."""
+
 
 class BlockView(Protocol):
     """The blocks of one layer that a selection may choose from: ids 0 .. count - 1."""
@@ -50,6 +53,21 @@ class Selector(Protocol):
     @property
     def digest_kind(self) -> str:
         """Names what ``digest`` computes, so stored digests of another rule are not taken for it."""
+        ...
+
+    @property
+    def digest_rows(self) -> int:
+        """R, vectors per block and KV head; stored as consecutive rows of the digest log."""
+        ...
+
+    @property
+    def query_rows(self) -> int:
+        """M, at most so many query rows per head it wants; a longer chunk is averaged down to them."""
+        ...
+
+    @property
+    def keeps_question(self) -> bool:
+        """Whether the newest rows that the turn read vote again when it chooses while decoding."""
         ...
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agentmem.memory.selectors.base import BlockView, top_blocks
+from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, top_blocks
 
 
 class TwoStage:
@@ -21,6 +21,9 @@ class TwoStage:
 
     name = "two-stage"
     digest_kind = "mean"
+    digest_rows = 1
+    query_rows = QUERY_ROWS
+    keeps_question = False
 
     def __init__(self, candidate_factor: int = 4) -> None:
         self.candidate_factor = candidate_factor
