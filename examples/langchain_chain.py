@@ -8,7 +8,6 @@ the first process to the second but the folder the agent lives in, and the secon
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
-from langchain_script import home_of, in_a_new_process, read_options, run_child
+from langchain_script import conclude, read_options, run_child, run_turns
 
 from langchain_agentmem import ChatInfLLM
 
@@ -50,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(__doc__, arguments)
     if options.child is not None:
         return run_child(lambda: take_turn(options.child, options.model, options.home))
-    with home_of(options) as home:
-        turns = [in_a_new_process(__file__, text, options, home) for text in (TOLD, ASKED)]
+    turns = run_turns(__file__, (TOLD, ASKED), options)
     first, second = turns
     found = {
         "turns": turns,
@@ -60,13 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     # another model may be too weak to answer; that the memory was there is asked of each
     passed = found["resumed"] and (found["answered"] or options.model is not None)
-    if options.json:
-        print(json.dumps({**found, "passed": passed}, indent=2))
-        return 0 if passed else 1
-    for number, turn in enumerate(turns, start=1):
-        print(f"process {number}: {turn['tokens_held']} tokens held, {turn['tokens_read']} read")
-        print(f"  you: {turn['said']}\n  ada: {turn['answer']}\n")
-    return 0 if passed else 1
+    return conclude(options, found, passed=passed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the LangChain examples share: their options, a home to run in, a process for each turn.
+"""What the LangChain examples share: their options, a home to run in, a process for each turn, the exit code.
 
 Knows nothing of LangChain and of memories.
 """
@@ -62,3 +62,28 @@ def in_a_new_process(script: str, text: str, options: argparse.Namespace, home: 
         raise SystemExit(done.returncode)
     turn: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return turn
+
+
+def run_turns(script: str, texts: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each text in a process of its own, one after the other; shown as they come, unless JSON is wanted."""
+    turns: list[dict[str, Any]] = []
+    with home_of(options) as home:
+        for text in texts:
+            turns.append(in_a_new_process(script, text, options, home))
+            if not options.json:
+                _show(len(turns), turns[-1])
+    return turns
+
+
+def _show(number: int, turn: dict[str, Any]) -> None:
+    print(f"process {number}: {turn['tokens_held']} tokens held, {turn['tokens_read']} read")
+    print(f"  you: {turn['said']}")
+    print("".join(f"  call: {json.dumps(call)}\n" for call in turn.get("calls", ())), end="")
+    print(f"  bot: {turn['answer']}\n", flush=True)
+
+
+def conclude(options: argparse.Namespace, found: dict[str, Any], *, passed: bool) -> int:
+    """Print what was found if it was asked for as JSON; returns the exit code."""
+    if options.json:
+        print(json.dumps({**found, "passed": passed}, indent=2))
+    return 0 if passed else 1

@@ -10,14 +10,13 @@ the weights.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
-from langchain_script import home_of, plain_errors, read_options
+from langchain_script import conclude, home_of, plain_errors, read_options
 
 from agentmem import AgentMemory
 from langchain_agentmem import ChatInfLLM, close_memories
@@ -71,17 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         held = {user: remembered(user, home) for user in FACTS}
         close_memories()
     passed = all(_alone(user, held[user]) for user in FACTS)
-    if options.json:
-        users = {user: {"answers": answers[user], "memory": held[user]} for user in FACTS}
-        print(json.dumps({"users": users, "arrived": arrived, "passed": passed}, indent=2))
-        return 0 if passed else 1
-    for user, fact in FACTS.items():
-        print(f"{user}: {fact}\n  bot: {answers[user][0]}")
-        print(f"{user}: {QUESTION}\n  bot: {answers[user][1]}")
-        print(f"  held for {user}: {held[user]}\n")
-    print(f"Whose piece came when: {arrived}")
-    print("Neither memory holds the other's facts." if passed else "The memories are mixed up!")
-    return 0 if passed else 1
+    if not options.json:
+        for user, fact in FACTS.items():
+            print(f"{user}: {fact}\n  bot: {answers[user][0]}")
+            print(f"{user}: {QUESTION}\n  bot: {answers[user][1]}")
+            print(f"  held for {user}: {held[user]}\n")
+        print(f"Whose piece came when: {arrived}")
+        print("Neither memory holds the other's facts." if passed else "The memories are mixed up!")
+    users = {user: {"answers": answers[user], "memory": held[user]} for user in FACTS}
+    return conclude(options, {"users": users, "arrived": arrived}, passed=passed)
 
 
 def _alone(user: str, memory: Sequence[str]) -> bool:

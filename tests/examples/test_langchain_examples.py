@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import langchain_agent
 import langchain_chain
+import langchain_script
 import langchain_two_users
-from langchain_script import in_a_new_process
 
 SCRIPTS = [langchain_chain, langchain_agent, langchain_two_users]
 RESTARTED = [langchain_chain, langchain_agent]
@@ -125,12 +125,12 @@ def test_a_lost_memory_is_exit_code_1(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If the later processes held nothing, the examples would print it and fail."""
-    turn = {"said": "?", "answer": "!", "calls": [{"tool": {}}], "messages": 1}
+    turn = {"said": "?", "answer": "!", "calls": [{"tool": {}}], "messages": 1, "list": ["milk", "eggs"]}
 
     def forgetful(*arguments: object) -> dict[str, Any]:
         return {**turn, "tokens_held": 0, "tokens_read": 9}
 
-    monkeypatch.setattr(script, "in_a_new_process", forgetful)
+    monkeypatch.setattr(langchain_script, "in_a_new_process", forgetful)
 
     assert script.main(["--home", str(tmp_path / "home")]) == 1
     assert "0 tokens held" in capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_a_default_model_that_does_not_answer_is_exit_code_1(
         held, read = next(turns)
         return {"said": "?", "answer": "I do not know.", "tokens_held": held, "tokens_read": read}
 
-    monkeypatch.setattr(langchain_chain, "in_a_new_process", silent)
+    monkeypatch.setattr(langchain_script, "in_a_new_process", silent)
 
     assert langchain_chain.main(["--home", str(tmp_path / "home")]) == 1
     assert langchain_chain.main(["--home", str(tmp_path / "home"), "--model", "weak"]) == 0
@@ -185,7 +185,9 @@ def test_a_failed_process_ends_the_example(tmp_path: Path, capfd: pytest.Capture
     )
 
     with pytest.raises(SystemExit) as ended:
-        in_a_new_process(str(script), "Hello.", argparse.Namespace(model=None), str(tmp_path))
+        langchain_script.in_a_new_process(
+            str(script), "Hello.", argparse.Namespace(model=None), str(tmp_path)
+        )
 
     assert ended.value.code == 3
     assert "error: out of luck" in capfd.readouterr().err
