@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warn_if_busy(console, facts)
     with _progress(console) as tell:
         for name in sizes.models:
-            _measure(name, sizes, samples, lambda words, name=name: tell(f"{name}: {words}"))
+            _measure(name, sizes, samples, tell)
         for length in sizes.planner:
             tell(f"planning {length:,} messages")
             planning = Planning(SYNTHETIC, messages=length, samples=samples)
@@ -61,14 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(name: str, sizes: Sizes, samples: Samples, tell: Callable[[str], None]) -> None:
     """Everything about one model; a part that fails is noted, and the next one is tried."""
+
+    def say(words: str) -> None:
+        tell(f"{name}: {words}")
+
     with tempfile.TemporaryDirectory(prefix="agentmem-bench-") as folder:
         with _noted(f"{name}: turns", samples):
-            tell("loading")
+            say("loading")
             model = LanguageModel.load(name)
-            _compare(model, Path(folder), sizes, samples, tell)
+            _compare(model, Path(folder), sizes, samples, say)
         with _noted(f"{name}: the list", samples):
             model = LanguageModel.load(name)
-            _resend(model, Path(folder), sizes, samples, tell)
+            _resend(model, Path(folder), sizes, samples, say)
         close_memories()
     LanguageModel.unload()
 

@@ -94,14 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_child(lambda: take_turn(options.child, options.model, Path(options.home)))
     turns = run_turns(__file__, TURNS, options)
     held = [turn["tokens_held"] for turn in turns]
-    found = {
-        "turns": turns,
-        "called": all(turn["calls"] for turn in turns),
-        "resumed": held == sorted(set(held)),
-        "right": {"milk", "eggs"} == set(turns[-1]["list"]),
-    }
+    called, resumed = all(turn["calls"] for turn in turns), held == sorted(set(held))
+    right = {"milk", "eggs"} == set(turns[-1]["list"])
     # another model may write nonsense on the list; calls and a memory are asked of each
-    passed = found["called"] and found["resumed"] and (found["right"] or options.model is not None)
+    passed = called and resumed and (right or options.model is not None)
+    found = {"turns": turns, "called": called, "resumed": resumed, "right": right}
     return conclude(options, found, passed=passed)
 
 

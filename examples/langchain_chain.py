@@ -51,14 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_child(lambda: take_turn(options.child, options.model, options.home))
     turns = run_turns(__file__, (TOLD, ASKED), options)
     first, second = turns
-    found = {
-        "turns": turns,
-        "resumed": second["tokens_held"] >= first["tokens_held"] + first["tokens_read"],
-        "answered": NAME in second["answer"],
-    }
+    resumed = second["tokens_held"] >= first["tokens_held"] + first["tokens_read"]
+    answered = NAME in second["answer"]
     # another model may be too weak to answer; that the memory was there is asked of each
-    passed = found["resumed"] and (found["answered"] or options.model is not None)
-    return conclude(options, found, passed=passed)
+    passed = resumed and (answered or options.model is not None)
+    return conclude(options, {"turns": turns, "resumed": resumed, "answered": answered}, passed=passed)
 
 
 if __name__ == "__main__":
