@@ -26,6 +26,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.selectors import make_selector
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
+from agentmem.memory.witness import Witness
 from agentmem.memory.working_memory import WorkingMemory
 
 Tokenizer = PreTrainedTokenizerBase
@@ -115,12 +116,14 @@ class LanguageModel:
             )
 
     @contextmanager
-    def turn(self, log: TokenLog, digests: DigestLog, config: MemoryConfig) -> Iterator[Session]:
+    def turn(
+        self, log: TokenLog, digests: DigestLog, config: MemoryConfig, witness: Witness | None = None
+    ) -> Iterator[Session]:
         """A session for one turn of one agent; its buffers are handed on to the next turn."""
         workspace = self._lease(_workspace_size(config))
         try:
             memory = WorkingMemory(
-                self.binding.layers, log, digests, config, make_selector(config.selector), workspace
+                self.binding.layers, log, digests, config, make_selector(config.selector), workspace, witness
             )
             yield Session(self.binding, memory, config.chunk_tokens, self.device)
         finally:

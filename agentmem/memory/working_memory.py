@@ -25,6 +25,7 @@ from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import QUERY_ROWS, Selector
 from agentmem.memory.shares import Shares, block_mass
 from agentmem.memory.source import DigestLog, TokenLog
+from agentmem.memory.witness import Witness
 from agentmem_kernels import attend
 
 SHARE_ROWS = 32
@@ -57,6 +58,7 @@ class WorkingMemory:
         config: budgets.
         selector: the rule.
         workspace: buffers on the model's device, used by this turn alone.
+        witness: told of each selection, if there is one.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class WorkingMemory:
         config: MemoryConfig,
         selector: Selector,
         workspace: Workspace,
+        witness: Witness | None = None,
     ) -> None:
         self.shares = Shares()
         self.selections = 0
@@ -76,6 +79,7 @@ class WorkingMemory:
         self._config = config
         self._selector = selector
         self._workspace = workspace
+        self._witness = witness
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
         self._masks = Masks()
         self._staged = 0
@@ -223,6 +227,10 @@ class WorkingMemory:
         if layout.chosen:
             chosen = self._choose(spec, layout, q_raw, scaling)
             self._load_tokens(spec, buffer, layout.state.tokens(chosen.cpu()))
+        if self._witness is not None and layout.state.count:
+            blocks = LogBlocks(spec, self._log, self._digests, self._workspace, layout.state)
+            none = torch.empty(spec.num_kv_heads, 0, dtype=torch.int64, device=q_raw.device)
+            self._witness.saw(spec, q_raw, scaling, none if chosen is None else chosen, blocks)
         self._load(spec, buffer, layout.split.window_start, length)
         return chosen
 
