@@ -5,7 +5,7 @@ Also computes the digests that are not there yet. Knows no rule and no positions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -63,13 +63,20 @@ class LogBlocks:
         digests: DigestLog,
         workspace: Workspace,
         state: BlocksState,
+        digest_rows: int,
     ) -> None:
         self._spec = spec
         self._log = log
         self._digests = digests
         self._workspace = workspace
         self._state = state
+        self._digest_rows = digest_rows
         self._device = workspace.device
+
+    @property
+    def layer(self) -> int:
+        """Whose blocks they are."""
+        return self._spec.index
 
     @property
     def count(self) -> int:
@@ -82,14 +89,18 @@ class LogBlocks:
         return self._state.alive
 
     def digests(self) -> Sequence[Tensor]:
-        """The first N digests, as mapped parts moved to the device."""
+        """The first N blocks' digests (Hkv, n_i, R, D), as mapped parts moved to the device."""
         parts, left = [], self.count
-        for part in self._digests.parts(self._spec.index):
+        for part in _whole_blocks(self._digests.parts(self._spec.index), self._digest_rows):
             if left <= 0:
                 break
             parts.append(part[:, :left].to(self._device))
             left -= part.shape[1]
         return parts
+
+    def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory of the turn's workspace."""
+        return self._workspace.rooms.room(name, shape, dtype)
 
     def keys_raw(self, blocks: Tensor) -> Tensor:
         """Raw keys (Hkv, C) -> (Hkv, C, L, D)."""
@@ -127,15 +138,35 @@ def digest_missing(
         rows = []
         for spec in specs:
             if spec.window is not None:  # never recalled, so never scored
-                rows.append(
-                    torch.zeros(spec.num_kv_heads, stop - start, spec.head_dim, dtype=log.layout.dtype)
-                )
+                empty = (spec.num_kv_heads, (stop - start) * selector.digest_rows, spec.head_dim)
+                rows.append(torch.zeros(empty, dtype=log.layout.dtype))
                 continue
             keys_raw = workspace.keys_scratch(spec, high - low)
             log.read(spec.index, low, high, keys_raw, None)
-            rows.append(selector.digest(keys_raw.view(spec.num_kv_heads, stop - start, grid.size, -1), alive))
+            blocks = keys_raw.view(spec.num_kv_heads, stop - start, grid.size, -1)
+            rows.append(selector.digest(blocks, alive).flatten(1, 2))
         digests.append(rows)
     return max(0, count - first)
+
+
+def _whole_blocks(parts: Sequence[Tensor], rows: int) -> Iterator[Tensor]:
+    """Digest rows (Hkv, r_i, D), cut anywhere, as parts of whole blocks (Hkv, n_i, R, D).
+
+    Nothing is copied, unless a cut goes through a block.
+    """
+    torn: Tensor | None = None
+    for part in parts:
+        missing = 0 if torn is None else rows - torn.shape[1]
+        if torn is not None:
+            torn = torch.cat([torn, part[:, :missing]], dim=1)
+            if torn.shape[1] < rows:
+                continue
+            yield torn[:, None]
+        rest = part[:, missing:]
+        whole = rest.shape[1] // rows
+        if whole:
+            yield rest[:, : whole * rows].unflatten(1, (whole, rows))
+        torn = rest[:, whole * rows :] if rest.shape[1] % rows else None
 
 
 def _alive(dead: Sequence[tuple[int, int]], low: int, high: int, size: int) -> Tensor | None:

@@ -228,7 +228,7 @@ class WorkingMemory:
             chosen = self._choose(spec, layout, q_raw, scaling)
             self._load_tokens(spec, buffer, layout.state.tokens(chosen.cpu()))
         if self._witness is not None and layout.state.count:
-            blocks = LogBlocks(spec, self._log, self._digests, self._workspace, layout.state)
+            blocks = self._blocks(spec, layout)
             none = torch.empty(spec.num_kv_heads, 0, dtype=torch.int64, device=q_raw.device)
             self._witness.saw(spec, q_raw, scaling, none if chosen is None else chosen, blocks)
         self._load(spec, buffer, layout.split.window_start, length)
@@ -270,8 +270,12 @@ class WorkingMemory:
 
     def _choose(self, spec: LayerSpec, layout: Layout, q_raw: Tensor, scaling: float) -> Tensor:
         """The rule's choice for this chunk's queries, (Hkv, K)."""
-        blocks = LogBlocks(spec, self._log, self._digests, self._workspace, layout.state)
+        blocks = self._blocks(spec, layout)
         return self._selector.choose(self._queries(spec, q_raw, scaling), blocks, layout.chosen)
+
+    def _blocks(self, spec: LayerSpec, layout: Layout) -> LogBlocks:
+        rows = self._selector.digest_rows
+        return LogBlocks(spec, self._log, self._digests, self._workspace, layout.state, rows)
 
     def _queries(self, spec: LayerSpec, q_raw: Tensor, scaling: float) -> Tensor:
         """The chunk's queries at one middle distance, scaled: (Hq, T, D) -> (Hkv, G*M, D) fp32.

@@ -66,7 +66,7 @@ def test_keys_and_dead_tokens_are_those_of_the_chosen_blocks() -> None:
     """Per head its own blocks, in the order asked for."""
     log, keys = log_of(60, [(5, 9)])
     state = BlocksState(GRID, 10, log.dead, CPU)
-    blocks = LogBlocks(SPECS[0], log, VolatileDigestLog(LAYOUT), workspace(), state)
+    blocks = LogBlocks(SPECS[0], log, VolatileDigestLog(LAYOUT), workspace(), state, 1)
     chosen = torch.tensor([[4, 0, 1], [2, 9, 0]])
     found, dead = blocks.keys_raw(chosen), blocks.dead_tokens(chosen)
 
@@ -108,8 +108,8 @@ def test_digests_beyond_the_count_are_not_shown() -> None:
     digests = VolatileDigestLog(LAYOUT)
     digests.select("mean")
     digest_missing(12, GRID, TwoStage(), SPECS, log, digests, workspace())
-    blocks = LogBlocks(SPECS[0], log, digests, workspace(), BlocksState(GRID, 7, [], CPU))
+    blocks = LogBlocks(SPECS[0], log, digests, workspace(), BlocksState(GRID, 7, [], CPU), 1)
 
     shown = torch.cat(list(blocks.digests()), dim=1)
-    assert torch.equal(shown, torch.cat(list(digests.parts(0)), dim=1)[:, :7])
+    assert torch.equal(shown, torch.cat(list(digests.parts(0)), dim=1)[:, :7, None])
     assert blocks.alive is None and blocks.dead_tokens(torch.zeros(2, 1, dtype=torch.int64)) is None

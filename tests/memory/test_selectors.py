@@ -19,6 +19,8 @@ class KeyBlocks:
         self._keys_raw, self._digests, self._dead = keys_raw, digests, dead
         self.asked: list[int] = []
 
+    layer = 0
+
     @property
     def count(self) -> int:
         """N."""
@@ -38,6 +40,10 @@ class KeyBlocks:
         """Keys of chosen blocks."""
         self.asked.append(blocks.shape[1])
         return torch.stack([self._keys_raw[head, row] for head, row in enumerate(blocks)])
+
+    def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """New memory, full of what must not be read."""
+        return torch.full(tuple(shape), torch.nan, dtype=dtype)
 
     def dead_tokens(self, blocks: Tensor) -> Tensor | None:
         """Flags of chosen blocks."""
@@ -125,8 +131,8 @@ def test_the_mean_digest_leaves_forgotten_tokens_out() -> None:
 
     digest = TwoStage().digest(keys_raw, alive)
 
-    torch.testing.assert_close(keys_raw[:, 0].mean(1), digest[:, 0])
-    torch.testing.assert_close(keys_raw[:, 1, [0, 3]].mean(1), digest[:, 1])
+    torch.testing.assert_close(keys_raw[:, 0].mean(1), digest[:, 0, 0])
+    torch.testing.assert_close(keys_raw[:, 1, [0, 3]].mean(1), digest[:, 1, 0])
     assert not digest[:, 2].any()
 
 

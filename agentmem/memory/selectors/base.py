@@ -20,6 +20,11 @@ class BlockView(Protocol):
     """The blocks of one layer that a selection may choose from: ids 0 .. count - 1."""
 
     @property
+    def layer(self) -> int:
+        """Index of the layer."""
+        ...
+
+    @property
     def count(self) -> int:
         """N, how many blocks there are."""
         ...
@@ -30,7 +35,7 @@ class BlockView(Protocol):
         ...
 
     def digests(self) -> Sequence[Tensor]:
-        """Tensors (Hkv, n_i, D) whose concatenation along dim 1 holds all N digests."""
+        """Tensors (Hkv, n_i, R, D) whose concatenation along dim 1 holds all N blocks' digests."""
         ...
 
     def keys_raw(self, blocks: Tensor) -> Tensor:
@@ -39,6 +44,10 @@ class BlockView(Protocol):
 
     def dead_tokens(self, blocks: Tensor) -> Tensor | None:
         """(Hkv, C, L) bool, True for forgotten tokens; None when there are none."""
+        ...
+
+    def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Uninitialised reused memory on the device, valid until the same name is asked for again."""
         ...
 
 
@@ -76,7 +85,7 @@ class Selector(Protocol):
         ...
 
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
-        """Digests of n blocks: keys (Hkv, n, L, D), alive (n, L) bool or None -> (Hkv, n, D)."""
+        """Digests of n blocks: keys (Hkv, n, L, D), alive (n, L) bool or None -> (Hkv, n, R, D)."""
         ...
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:

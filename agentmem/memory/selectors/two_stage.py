@@ -31,10 +31,10 @@ class TwoStage:
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
         """Mean raw key over the living tokens of each block; zeros for a block with none."""
         if alive is None:
-            return (keys_raw.float().sum(2) / keys_raw.shape[2]).to(keys_raw.dtype)
+            return (keys_raw.float().sum(2) / keys_raw.shape[2]).to(keys_raw.dtype)[:, :, None]
         # The same sums as above: a block's digest must not depend on which others are digested with it.
         total = (keys_raw.float() * alive[None, :, :, None]).sum(2)
-        return (total / alive.sum(-1).clamp(min=1)[None, :, None]).to(keys_raw.dtype)
+        return (total / alive.sum(-1).clamp(min=1)[None, :, None]).to(keys_raw.dtype)[:, :, None]
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """See :meth:`Selector.choose`."""
@@ -53,7 +53,7 @@ def _coarse(queries: Tensor, blocks: BlockView) -> Tensor:
     logits = queries.new_empty(Hkv, M, blocks.count)
     narrow = queries.to(blocks.digests()[0].dtype)
     start = 0
-    for part in blocks.digests():
+    for part in (found[:, :, 0] for found in blocks.digests()):
         stop = start + part.shape[1]
         logits[:, :, start:stop] = torch.bmm(narrow, part.transpose(1, 2))
         start = stop
