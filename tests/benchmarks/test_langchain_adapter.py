@@ -10,6 +10,7 @@ import pytest
 from benchmarks import langchain_adapter
 from benchmarks.adapter_lists import Planning, as_held, made_up
 from benchmarks.adapter_report import (
+    OWN_WORK,
     PLANNER_METRICS,
     SYNTHETIC,
     Sizes,
@@ -80,6 +81,7 @@ def test_quick_times_are_not_judged(found: dict[str, dict[str, list[float]]]) ->
     assert [what for what, met in verdicts.items() if math.isnan(met)] == [
         "invoke over generate, % of a turn",
         "stream over generate, % of a turn",
+        "invoke's own work beside AgentMemory's turn, %",
         "planner at 40 messages / at 10",
     ]
     assert {met for met in verdicts.values() if not math.isnan(met)} == {1.0}
@@ -101,6 +103,20 @@ def test_overhead_is_judged_by_the_medians(invoke: float, met: bool) -> None:
 
     assert first.what.startswith("invoke")
     assert first.met is met
+
+
+@pytest.mark.parametrize(("own", "met"), [(4.9, True), (5.1, False)])
+def test_the_adapters_own_work_is_judged_too(own: float, met: bool) -> None:
+    """Six parts that take 3 % of the memory's own turn together pass, a little more does not."""
+    samples = Samples()
+    samples.add("m", 2_000, "adapter_memory_ms", 1000.0)
+    for metric in OWN_WORK:
+        samples.add("m", 2_000, metric, own)
+
+    verdicts = {one.what: one.met for one in expectations("m", SIZES, samples)}
+
+    assert len(OWN_WORK) == 6
+    assert verdicts["invoke's own work beside AgentMemory's turn, %"] is met
 
 
 @pytest.mark.parametrize(("read", "met"), [(0.0, True), (1.0, False), (-1.0, False)])
