@@ -69,8 +69,8 @@ def mcnemar(won: int, lost: int) -> float:
     n = won + lost
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1))
+    return float(min(1.0, tail / 2 ** (n - 1)))
 
 
 def paired(

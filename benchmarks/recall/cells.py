@@ -1,0 +1,151 @@
+"""Finished cells as JSON lines, each on disk before the next begins, so that an interrupted run goes on.
+
+A cell is task x length x history x arm. Its digest covers everything that could change an answer; a cell of another
+digest is another cell. Knows no model and no task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["done", "does not fit", "failed"]
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Which cell."""
+
+    task: str
+    tokens: int
+    history: str
+    arm: str
+    digest: str
+    """Of the model, the options, the history and how it is asked."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What putting the history into the memory cost."""
+
+    tokens_held: int
+    tokens_read: int
+    """Fewer than held when an interrupted reading went on."""
+    seconds: float
+    disk_bytes: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of reading; 0 when nothing was left to read."""
+        return self.tokens_read / self.seconds if self.tokens_read and self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question answered and judged."""
+
+    question: str
+    kind: str
+    text: str
+    score: float
+    """0 to 1, by the task's judge."""
+    seconds: float
+    seconds_to_first: float
+    tokens_read: int
+    tokens_generated: int
+    tokens_reread: int
+    recalled_mass: float
+    seen: float | None
+    """Part of the evidence that the receipt's blocks touch; None where there is no evidence or all is attended to."""
+    choices: tuple[float, ...] = ()
+    """Mean log-probability per token of each choice, the right one first; empty when not ranked."""
+
+    @property
+    def ranked(self) -> float | None:
+        """1 when the right choice is the likeliest, 0 when not; None when not ranked."""
+        if not self.choices:
+            return None
+        return float(self.choices[0] > max(self.choices[1:], default=float("-inf")))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished cell. ``extra`` holds what other measurements add, as plain JSON."""
+
+    key: CellKey
+    status: Status
+    reason: str = ""
+    reading: Reading | None = None
+    answers: tuple[Answer, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> Cell:
+        """The cell of a line. Raises ValueError, KeyError or TypeError for anything else."""
+        row = json.loads(line)
+        return cls(
+            key=CellKey(**row["key"]),
+            status=row["status"],
+            reason=row["reason"],
+            reading=None if row["reading"] is None else Reading(**row["reading"]),
+            answers=tuple(Answer(**{**one, "choices": tuple(one["choices"])}) for one in row["answers"]),
+            extra=row["extra"],
+        )
+
+
+class Journal:
+    """The finished cells of a folder. A line that a crash cut short is dropped; a failed cell is tried again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cells: dict[CellKey, Cell] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for cell in _whole_lines(path):
+                self._cells[cell.key] = cell
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._cells.values())
+
+    def finished(self, key: CellKey) -> Cell | None:
+        """The cell, unless it is new or failed."""
+        cell = self._cells.get(key)
+        return None if cell is None or cell.status == "failed" else cell
+
+    def add(self, cell: Cell) -> None:
+        """Keep a cell; it is on disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(cell.to_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._cells[cell.key] = cell
+
+
+def digest(*parts: object) -> str:
+    """A short name for everything a cell depends on; parts are plain JSON values."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _whole_lines(path: Path) -> Iterator[Cell]:
+    """The cells of a file, which is cut behind its last whole line first."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    for number, line in enumerate(whole.decode("ascii").splitlines(), start=1):
+        try:
+            yield Cell.from_json(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}, is no cell of this version ({error}); move the file"
+            ) from error

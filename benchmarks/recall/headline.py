@@ -1,0 +1,143 @@
+"""What this project must show, judged by a run's own numbers: PASS, FAIL, or not judged where they are missing.
+
+Knows results and statistics, and where each target applies. Measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.recall.arms import DEFAULT, FULL, STREAMING, WINDOW
+from benchmarks.recall.results import Results, Scores, Where
+from benchmarks.recall.statistics import Interval
+
+INFLLM = "infllm"
+MANY_NEEDLES = "many_needles"
+PASSKEY = "passkey"
+MULTIDAY = "multiday"
+OF_FULL = 0.9
+OVER_INFLLM = 1.5
+SLACK = 0.05
+"""Five points: how far the lower bound of a difference may lie below zero."""
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target, and whether it was met. ``met`` is None when there were no numbers to judge it by."""
+
+    what: str
+    found: str
+    met: bool | None
+
+    def __str__(self) -> str:
+        word = {True: "PASS", False: "FAIL", None: "not judged"}[self.met]
+        return f"{word}  {self.what}: {self.found}"
+
+
+def verdicts(results: Results, trained_length: int) -> list[Verdict]:
+    """Every target on what was answered; ``trained_length`` is the model's, in tokens."""
+    return [
+        *_many_needles(results),
+        *_passkey(results),
+        *_beyond(results, trained_length),
+        *_multiday(results),
+        *_million(results),
+    ]
+
+
+def exit_code(results: Results, found: Sequence[Verdict]) -> int:
+    """0: all is well; 1: a cell failed; 3: a target was missed."""
+    if results.failed:
+        return 1
+    return 3 if any(verdict.met is False for verdict in found) else 0
+
+
+def _many_needles(results: Results) -> Iterator[Verdict]:
+    where = _nearest(results, MANY_NEEDLES, 16_000)
+    for arm, factor in ((FULL, OF_FULL), (INFLLM, OVER_INFLLM)):
+        what = f"multi-needle accuracy at 16K >= {factor} x {arm}"
+        if where is None:
+            yield Verdict(what, "not measured", None)
+            continue
+        found = results.scores(where, DEFAULT).minus(results.scores(where, arm), factor).difference
+        yield _judged(what, found, f"{factor} x {arm}", found.value >= 0)
+
+
+def _passkey(results: Results) -> Iterator[Verdict]:
+    what = f"passkey at 32K: lower bound of the difference to {FULL} >= {-100 * SLACK:.0f} points"
+    where = _nearest(results, PASSKEY, 32_000)
+    if where is None:
+        yield Verdict(what, "not measured", None)
+        return
+    found = results.scores(where, DEFAULT).minus(results.scores(where, FULL)).difference
+    yield _judged(what, found, FULL, found.low >= -SLACK)
+
+
+def _beyond(results: Results, trained_length: int) -> Iterator[Verdict]:
+    """Histories longer than the model was trained for, against the longest that are not."""
+    for task in (MANY_NEEDLES, PASSKEY):
+        what = f"{task} beyond the trained {trained_length:,} tokens: lower bound against inside it >= "
+        what += f"{-100 * SLACK:.0f} points"
+        lengths = [tokens for tokens in results.lengths(task) if tokens < MILLION]
+        inside = [tokens for tokens in lengths if tokens <= trained_length]
+        outside = [tokens for tokens in lengths if tokens > trained_length]
+        if not inside or not outside:
+            yield Verdict(what, "not measured", None)
+            continue
+        near, far = Where(task, max(inside)), Where(task, max(outside))
+        found = results.scores(far, DEFAULT).beyond(results.scores(near, DEFAULT))
+        words = f"{far.tokens:,} minus {near.tokens:,}"
+        yield _judged(what, found, words, found.low >= -SLACK)
+
+
+def _multiday(results: Results) -> Iterator[Verdict]:
+    for tokens in results.lengths(MULTIDAY):
+        where = Where(MULTIDAY, tokens)
+        what = (
+            f"multiday at {tokens:,}: no kind of question where {STREAMING} or {WINDOW} clearly beats default"
+        )
+        beaten, compared = [], 0
+        for kind in results.kinds(where):
+            ours = results.scores(where, DEFAULT, kind=kind)
+            for arm in (STREAMING, WINDOW):
+                found = results.scores(where, arm, kind=kind).minus(ours).difference
+                compared += found.n > 0
+                if found.clear_of(0.0):
+                    beaten.append(f"{kind} ({arm} {_points(found)})")
+        if compared:
+            yield Verdict(what, "; ".join(beaten) or f"none in {compared} comparisons", not beaten)
+    if not results.lengths(MULTIDAY):
+        yield Verdict(
+            "multiday: no kind of question where the window clearly beats default", "not measured", None
+        )
+
+
+def _million(results: Results) -> Iterator[Verdict]:
+    what = "a log of 1,000K tokens or more: every key found"
+    scores = Scores({})
+    for where in results.wheres:
+        if where.tokens >= MILLION:
+            scores = scores.joined(results.scores(where, DEFAULT))
+    if not scores.values:
+        yield Verdict(what, "not measured", None)
+        return
+    right = sum(value == 1 for value in scores.values)
+    yield Verdict(what, f"{right} of {len(scores.values)}", right == len(scores.values))
+
+
+def _nearest(results: Results, task: str, tokens: int) -> Where | None:
+    """The cell of about that length, if there is one."""
+    near = [length for length in results.lengths(task) if abs(length - tokens) <= 0.05 * tokens]
+    return Where(task, min(near, key=lambda length: abs(length - tokens))) if near else None
+
+
+def _judged(what: str, found: Interval, against: str, met: bool) -> Verdict:  # noqa: FBT001
+    if not found.n:
+        return Verdict(what, f"nothing to compare with {against}", None)
+    return Verdict(what, f"{_points(found)} points against {against}, n={found.n}", met)
+
+
+def _points(found: Interval) -> str:
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

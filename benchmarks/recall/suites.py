@@ -1,0 +1,133 @@
+"""The suites by name: which tasks, lengths, arms and sizes one command runs.
+
+Sizes follow the targets: at least 100 questions a cell from at least 4 histories where a history has many needles,
+at least 20 histories where it has one. Knows no model. A task's own name is a suite of that task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.recall.arms import DEFAULT, FULL, STREAMING, WINDOW
+from benchmarks.recall.plan import Restart, Slice
+
+LENGTHS = (4_000, 8_000, 16_000, 32_000)
+ARMS = (DEFAULT, "infllm", STREAMING, FULL)
+BOUNDS = (DEFAULT, "exact", "infllm", "random", STREAMING, FULL)
+MULTIDAY_LENGTHS = (2_000, 8_000, 32_000)
+"""About 5, 20 and 80 days."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of slices."""
+
+    words: str
+    slices: tuple[Slice, ...]
+
+
+def single(task: str, arms: tuple[str, ...] = ARMS, lengths: tuple[int, ...] = LENGTHS) -> Slice:
+    """A task with one needle a history."""
+    return Slice(task, lengths, 20, arms)
+
+
+def many(task: str, arms: tuple[str, ...] = ARMS, lengths: tuple[int, ...] = LENGTHS) -> Slice:
+    """A task with many questions a history."""
+    return Slice(task, lengths, 5, arms)
+
+
+_DAYS = Slice(
+    "multiday", MULTIDAY_LENGTHS, 4, (DEFAULT, "infllm", STREAMING, WINDOW, FULL), restart="ask", rank=True
+)
+_FIVE_KEYS = Slice("five_keys", (1_024_000,), 1, (DEFAULT,), restart="ask")
+
+SUITES: Mapping[str, Suite] = {
+    "headline": Suite(
+        "a first look in half an hour on two cores: few questions, wide intervals (make recall)",
+        (
+            Slice("many_needles", (16_000,), 1, (DEFAULT, "infllm", FULL, STREAMING), questions=24),
+            Slice("passkey", (8_000,), 2, (DEFAULT, "infllm", FULL, STREAMING)),
+            Slice("multiday", (8_000,), 1, (DEFAULT, STREAMING, FULL), questions=16, restart="ask"),
+        ),
+    ),
+    "needles": Suite("many needles in noise, each asked for", (many("many_needles", BOUNDS),)),
+    "infinitebench": Suite(
+        "passkey, number string, key-value retrieval",
+        (single("passkey"), single("number_string"), many("kv_retrieval"), many("kv_question_last")),
+    ),
+    "ruler": Suite(
+        "RULER's tasks that need no download",
+        tuple(
+            single(task)
+            for task in (
+                "ruler_single",
+                "multikey_2",
+                "multikey_3",
+                "multivalue",
+                "multiquery",
+                "variable_tracking",
+                "frequent_words",
+            )
+        ),
+    ),
+    "grid": Suite(
+        "one needle, depth by length, as a picture",
+        (Slice("needle_grid", LENGTHS, 10, (DEFAULT, "infllm", FULL)),),
+    ),
+    "updates": Suite("facts that change: the newest wins", (many("fact_update"),)),
+    "multiday": Suite("days of conversation, the process restarted before the questions", (_DAYS,)),
+    "restart": Suite(
+        "two processes must answer alike",
+        (Slice("many_needles", (4_000,), 2, (DEFAULT,), questions=10, restart="compare"),),
+    ),
+    "beyond": Suite(
+        "within the trained window of 32,768 tokens, and beyond it",
+        (many("many_needles", (DEFAULT,), (30_000, 64_000)), single("passkey", (DEFAULT,), (30_000, 64_000))),
+    ),
+    "million": Suite("five keys in 1,024,000 tokens, read in parts", (_FIVE_KEYS,)),
+    "long": Suite(
+        "everything that must be shown, for a GPU",
+        (
+            many("many_needles", BOUNDS, (*LENGTHS, 64_000)),
+            single("passkey", ARMS, (*LENGTHS, 64_000)),
+            many("fact_update"),
+            Slice("needle_grid", LENGTHS, 10, (DEFAULT, "infllm", FULL)),
+            _DAYS,
+            _FIVE_KEYS,
+        ),
+    ),
+}
+
+
+def slices_of(name: str, tasks: Iterable[str]) -> tuple[Slice, ...]:
+    """The slices of a suite, or of one task. Raises ValueError, naming what there is."""
+    if name in SUITES:
+        return SUITES[name].slices
+    known = sorted(tasks)
+    if name in known:
+        return (single(name),)
+    raise ValueError(f"no suite or task {name!r}; suites: {', '.join(SUITES)}; tasks: {', '.join(known)}")
+
+
+def changed(
+    slices: Sequence[Slice],
+    *,
+    arms: Sequence[str] | None,
+    lengths: Sequence[int] | None,
+    histories: int | None,
+    questions: int | None,
+    restart: Restart | None,
+) -> tuple[Slice, ...]:
+    """The slices with what the command line asks for instead; None leaves things as they are."""
+    return tuple(
+        replace(
+            one,
+            arms=one.arms if arms is None else tuple(arms),
+            lengths=one.lengths if lengths is None else tuple(lengths),
+            histories=one.histories if histories is None else histories,
+            questions=one.questions if questions is None else questions,
+            restart=one.restart if restart is None else restart,
+        )
+        for one in slices
+    )
