@@ -38,6 +38,10 @@ class LayerBuffer:
         self.any_dead = False
         self.used = 0
 
+    def values_room(self, count: int) -> Tensor | None:
+        """On the CPU, where the next ``count`` values will lie, so that they can be read in place."""
+        return self.values[:, self.used : self.used + count] if self.values.device.type == "cpu" else None
+
     def mark_dead(self, flags: Tensor) -> None:
         """Say which of the next tokens were forgotten: (Hkv or 1, n) bool, before they are added."""
         self.dead[:, self.used : self.used + flags.shape[1]] = flags

@@ -1,0 +1,73 @@
+"""Reading tokens of the log into the buffers of one turn. Knows no rule and gives no positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from agentmem.memory.buffers import Workspace
+from agentmem.memory.log_blocks import BlocksState
+from agentmem.memory.rotation import LayerSpec
+from agentmem.memory.source import TokenLog
+
+Enter = Callable[[Tensor, Tensor | None], None]
+"""Appends raw keys and values (Hkv, n, D), on the device, to a buffer; None: the values are in place."""
+
+
+class Target(Protocol):
+    """A buffer that tokens are loaded into."""
+
+    def values_room(self, count: int) -> Tensor | None:
+        """CPU memory (Hkv, count, D) where the next values may be read in place; None: there is none."""
+        ...
+
+    def mark_dead(self, flags: Tensor) -> None:
+        """Say which of the next tokens were forgotten: (Hkv or 1, n) bool."""
+        ...
+
+
+class Loader:
+    """Reads one agent's log through one workspace."""
+
+    def __init__(self, log: TokenLog, workspace: Workspace) -> None:
+        self._log = log
+        self._workspace = workspace
+
+    def span(
+        self, spec: LayerSpec, start: int, stop: int, state: BlocksState, target: Target, enter: Enter
+    ) -> None:
+        """Append tokens [start, stop), the same for all heads."""
+        if stop > start:
+            keys_raw, values, loose = self._room(spec, target, stop - start)
+            self._log.read(spec.index, start, stop, keys_raw, values)
+            self._mark_dead(torch.arange(start, stop)[None], state, target)
+            self._hand_over(enter, keys_raw, loose)
+
+    def chosen(
+        self, spec: LayerSpec, tokens: Tensor, state: BlocksState, target: Target, enter: Enter
+    ) -> None:
+        """Append chosen tokens, (Hkv, n) per head."""
+        keys_raw, values, loose = self._room(spec, target, tokens.shape[1])
+        self._log.gather(spec.index, tokens, keys_raw, values)
+        self._mark_dead(tokens, state, target)
+        self._hand_over(enter, keys_raw, loose)
+
+    def _room(self, spec: LayerSpec, target: Target, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """CPU memory for raw keys and for values; the values again, unless they are in place already."""
+        keys_raw, in_place = self._workspace.keys_scratch(spec, count), target.values_room(count)
+        if in_place is not None:
+            return keys_raw, in_place, None
+        values = self._workspace.values_scratch(spec, count)
+        return keys_raw, values, values
+
+    def _mark_dead(self, tokens: Tensor, state: BlocksState, target: Target) -> None:
+        flags = state.dead_flags(tokens)
+        if flags is not None and bool(flags.any()):
+            target.mark_dead(flags.to(self._workspace.device))
+
+    def _hand_over(self, enter: Enter, keys_raw: Tensor, values: Tensor | None) -> None:
+        device = self._workspace.device
+        enter(keys_raw.to(device), None if values is None else values.to(device))
