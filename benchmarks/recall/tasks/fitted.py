@@ -2,8 +2,9 @@
 
 The official prompt reads: words before, context, words after. In a chat memory the words before and the context
 are one user message, which is injected; each question, with the words after, is a later user message. RULER's
-answer prefix, which it appends to its prompt for the model to continue, ends the question. What goes into the
-context is the source's business, and a wording knows nothing of it; neither knows models or memories.
+answer prefix, which it appends to its prompt for the model to continue, ends the question. Line ends between the
+context and the words after it become the end of the first message. What goes into the context is the source's
+business, and a wording knows nothing of it; neither knows models or memories.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Draft:
-    """A context and what is asked about it, at least one question."""
+    """A context and what is asked about it, at least one question; they are asked in random order."""
 
     context: str
     asked: tuple[Asked, ...]
@@ -137,6 +138,7 @@ class FittedTask:
     def _laid_out(self, place: Place, draft: Draft) -> History:
         name = f"{self.name}-{place.tokens}-{place.seed}-{place.index}"
         before = self._wording.before.format(**draft.asked[0].slots)
+        shuffled = place.chance("asked").sample(draft.asked, len(draft.asked))
         return History(
             id=name,
             task=self.name,
@@ -154,6 +156,6 @@ class FittedTask:
                     choices=asked.choices,
                     max_new_tokens=self._wording.max_new_tokens,
                 )
-                for number, asked in enumerate(draft.asked)
+                for number, asked in enumerate(shuffled)
             ),
         )

@@ -63,11 +63,13 @@ class CodedText:
     def draft(self, place: Place, units: int) -> Draft:
         """A text of about `units` words, dots among them."""
         size = (place.tokens - _ANSWER_TOKENS) // TOKENS_A_WORD
-        often = counts(units, size)
-        if size < 5 or not often[1] > often[2] > often[3] > often[4] > 0:
+        if size < 5:
             raise TooShortError(
-                f"{units} words of {size} in {place.tokens} tokens have no three commonest: ask for a longer history"
+                f"{place.tokens} tokens allow {size} coded words, not 5: ask for a longer history"
             )
+        often = counts(units, size)
+        if not often[1] > often[2] > often[3] > often[4] > 0:
+            raise TooShortError(f"{units} words have no three commonest: ask for a longer history")
         vocabulary = [_DOTS, *islice(unlike(place.chance("vocabulary"), coded_word), size - 1)]
         text = [word for word, times in zip(vocabulary, often, strict=True) for _ in range(times)]
         place.chance("order").shuffle(text)

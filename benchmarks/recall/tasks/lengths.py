@@ -79,13 +79,13 @@ def lines_between(lines: Sequence[str], joint: str, margins: Margins, count: Cal
 
 
 def _lines_of(lines: Sequence[str], joint: str, tokens: int, count: Callable[[str], int]) -> int:
-    """The fewest of the first lines that hold at least `tokens` tokens; all of them if they do not."""
+    """The fewest of the first lines that hold at least `tokens` tokens; one more than there are if all do not."""
     held = 0
     for index, line in enumerate(lines):
         if held >= tokens:
             return index
         held += count(joint + line)
-    return len(lines)
+    return len(lines) + (held < tokens)
 
 
 def spread(places: range, count: int) -> list[int]:
@@ -117,7 +117,8 @@ def largest_fitting(size: Callable[[int], int], budget: int, guess: int | None =
     """The most units n >= 1 with size(n) <= budget, as RULER searches it; `size` grows with n.
 
     Interpolates first, since sizes grow almost in a straight line, and halves when that does not close in.
-    `guess` is where to look first. Raises ``TooShortError`` if one unit does not fit.
+    `size` is 0 where n units have no room for the needles; if that is so up to one unit a token, the n returned
+    has no room either. `guess` is where to look first. Raises ``TooShortError`` if one unit does not fit.
     """
     low, high = 1, 1 if guess is None else guess + 1
     low_size, high_size = size(low), size(high)
@@ -127,6 +128,8 @@ def largest_fitting(size: Callable[[int], int], budget: int, guess: int | None =
         )
     while high_size <= budget:
         low, low_size = high, high_size
+        if low_size == 0 and low > budget:
+            return low
         step = (budget - low_size) * low // low_size + 1 if low_size else low
         high = low + min(step, 4 * low)
         high_size = size(high)

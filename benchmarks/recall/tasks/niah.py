@@ -2,7 +2,8 @@
 
 The parts that RULER's needle tasks share: the needle's sentence, the wordings, and the source that hides keys and
 their values at distinct random places. Each task's own file says which it is made of. The essays are ours (see
-`prose`), and no key or value comes twice; the rest is as published, needles outside the margins only.
+`prose`), no key or value comes twice, needles lie between the margins, and in essays at any sentence (published: at
+40 even depths); the rest is as published.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from typing import TypeVar
 
 Drawn = TypeVar("Drawn")
 
+_REPEATS = 1_000
+"""So many draws in a row that were drawn before mean that hardly any is left."""
+
 ADJECTIVES: tuple[str, ...] = tuple(
     """
     able abrupt agile airy alert aloof amber ample ancient angular ardent arid ashen astute austere autumnal awake
@@ -96,11 +99,17 @@ def unlike(chance: random.Random, draw: Callable[[random.Random], Drawn]) -> Ite
     """Draws without end, none twice; the first n are the same however many are taken.
 
     RULER draws with replacement, so that two lines of a long haystack may share a key and the question has two
-    right answers; here no key or value is repeated. The caller takes far fewer than `draw` can give.
+    right answers; here no key or value is repeated. Raises ``ValueError`` once nearly all there are were drawn.
     """
     seen: set[Drawn] = set()
+    repeats = 0
     while True:
         drawn = draw(chance)
         if drawn not in seen:
             seen.add(drawn)
+            repeats = 0
             yield drawn
+            continue
+        repeats += 1
+        if repeats == _REPEATS:
+            raise ValueError(f"all {len(seen)} different values are drawn: ask for a shorter history")
