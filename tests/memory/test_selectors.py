@@ -1,143 +1,113 @@
-"""Selection rules against independent statements of their formulas."""
+"""What every registered selection rule must keep to, and the registry itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
+from agentmem.config import MemoryConfig
 from agentmem.errors import ConfigError
 from agentmem.memory.selectors import SELECTORS, TwoStage, make_selector, top_blocks
+from support.key_blocks import KeyBlocks, random_case
+
+NAMES = sorted(SELECTORS)
+BY_KEYS = [name for name in NAMES if name != "random"]
+ONE_SET = {"two-stage-layer", "mean-key-raw"}
+"""Rules that choose one set of blocks for all heads of a layer."""
 
 
-class KeyBlocks:
-    """A BlockView over plain tensors: keys (Hkv, N, L, D), dead (N, L) bool or None."""
-
-    def __init__(self, keys_raw: Tensor, digests: Tensor, dead: Tensor | None = None) -> None:
-        self._keys_raw, self._digests, self._dead = keys_raw, digests, dead
-        self.asked: list[int] = []
-
-    layer = 0
-
-    @property
-    def count(self) -> int:
-        """N."""
-        return self._keys_raw.shape[1]
-
-    @property
-    def alive(self) -> Tensor | None:
-        """Blocks with a living token."""
-        return None if self._dead is None else ~self._dead.all(-1)
-
-    def digests(self) -> Sequence[Tensor]:
-        """In two parts, as a store would map them."""
-        half = max(1, self.count // 2)
-        return [part for part in (self._digests[:, :half], self._digests[:, half:]) if part.shape[1]]
-
-    def keys_raw(self, blocks: Tensor) -> Tensor:
-        """Keys of chosen blocks."""
-        self.asked.append(blocks.shape[1])
-        return torch.stack([self._keys_raw[head, row] for head, row in enumerate(blocks)])
-
-    def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """New memory, full of what must not be read."""
-        return torch.full(tuple(shape), torch.nan, dtype=dtype)
-
-    def dead_tokens(self, blocks: Tensor) -> Tensor | None:
-        """Flags of chosen blocks."""
-        return None if self._dead is None else self._dead[blocks]
-
-
-def exact_choice(queries: Tensor, keys_raw: Tensor, count: int) -> Tensor:
-    """The slow, obvious rule: softmax over blocks of log-sum-exp of q.k, summed over query rows."""
-    rows = []
-    for head in range(len(keys_raw)):
-        score = torch.zeros(keys_raw.shape[1])
-        for query in queries[head]:
-            mass = torch.stack([torch.logsumexp(block @ query, 0) for block in keys_raw[head]])
-            score += mass.softmax(0)
-        rows.append(score.argsort(descending=True)[:count].sort().values)
-    return torch.stack(rows)
-
-
-def make_blocks(N: int, seed: int = 0, dead: Tensor | None = None) -> tuple[Tensor, Tensor, KeyBlocks]:
-    """Random queries (2, 6, 16), keys (2, N, 8, 16) and their view."""
-    generator = torch.Generator().manual_seed(seed)
-    keys_raw = torch.randn(2, N, 8, 16, generator=generator)
-    queries = torch.randn(2, 6, 16, generator=generator)
-    if dead is not None:
-        keys_raw[:, dead] = 0
-    digests = TwoStage().digest(keys_raw, None if dead is None else ~dead)
-    return queries, keys_raw, KeyBlocks(keys_raw, digests, dead)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_with_all_blocks_as_candidates_two_stage_is_the_exact_rule(seed: int) -> None:
-    """When candidates cover every block only the exact stage decides."""
-    queries, keys_raw, blocks = make_blocks(12, seed)
-
-    assert torch.equal(exact_choice(queries, keys_raw, 4), TwoStage().choose(queries, blocks, 4))
-
-
-def test_only_candidates_are_read() -> None:
-    """The exact stage reads four times as many blocks as are chosen, however many there are."""
-    queries, _, blocks = make_blocks(200)
-
-    chosen = TwoStage().choose(queries, blocks, 4)
-
-    assert [16] == blocks.asked
-    assert (2, 4) == tuple(chosen.shape)
-    assert torch.equal(chosen, chosen.sort(dim=1).values)
-
-
-@pytest.mark.parametrize("name", sorted(SELECTORS))
-def test_a_planted_block_is_found_per_head(name: str) -> None:
-    """A block whose keys answer the query is chosen by the head that has it."""
-    queries, keys_raw, _ = make_blocks(64)
-    keys_raw[0, 11] += queries[0].mean(0) * 6
-    keys_raw[1, 50] += queries[1].mean(0) * 6
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_choice_is_k_different_living_blocks_in_order(name: str, dead: bool) -> None:
+    """For every K from one to all that live; forgotten blocks stay out, however many are asked for."""
+    queries, keys_raw, flags = random_case(3, 45, dead=dead)
     selector = make_selector(name)
-    blocks = KeyBlocks(keys_raw, selector.digest(keys_raw, None))
+    blocks = KeyBlocks(keys_raw, selector, flags)
+    living = set(range(45)) if flags is None else {b for b in range(45) if not flags[b].all()}
 
-    chosen = selector.choose(queries, blocks, 3)
-
-    assert 11 in chosen[0]
-    assert 50 in chosen[1]
-
-
-@pytest.mark.parametrize("name", sorted(SELECTORS))
-def test_dead_blocks_are_never_chosen(name: str) -> None:
-    """However well its keys fit, a forgotten block stays out; half-dead ones count living tokens only."""
-    dead = torch.zeros(40, 8, dtype=torch.bool)
-    dead[5], dead[6, 4:] = True, True
-    queries, keys_raw, _ = make_blocks(40, dead=dead)
-    keys_raw[:, 6, 4:] = queries.mean(1)[:, None] * 50
-    selector = make_selector(name)
-    blocks = KeyBlocks(keys_raw, selector.digest(keys_raw, ~dead), dead)
-
-    for count in (3, 39):
+    for count in (1, 2, 3, 7, 10, 20, len(living) - 1, len(living)):
         chosen = selector.choose(queries, blocks, count)
-        assert (2, count) == tuple(chosen.shape)
-        assert 5 not in chosen
-    assert 6 not in selector.choose(queries, blocks, 3)
+        assert (2, count) == tuple(chosen.shape) and chosen.dtype == torch.int64
+        for row in chosen.tolist():
+            assert row == sorted(set(row)) and living.issuperset(row)
 
 
-def test_the_mean_digest_leaves_forgotten_tokens_out() -> None:
-    """Mean over living keys; zeros when none lives."""
-    keys_raw = torch.randn(2, 3, 4, 16)
-    alive = torch.tensor([[True] * 4, [True, False, False, True], [False] * 4])
+@pytest.mark.parametrize("name", BY_KEYS)
+def test_a_planted_block_is_found(name: str) -> None:
+    """A block whose keys answer the query is chosen, per head where heads choose for themselves."""
+    queries, keys_raw, _ = random_case(0, 64)
+    places = (11, 11) if name in ONE_SET else (11, 50)
+    for head, place in enumerate(places):
+        keys_raw[head, place] += queries[head].mean(0) * 6
+    selector = make_selector(name)
 
-    digest = TwoStage().digest(keys_raw, alive)
+    chosen = selector.choose(queries, KeyBlocks(keys_raw, selector), 3)
 
-    torch.testing.assert_close(keys_raw[:, 0].mean(1), digest[:, 0, 0])
-    torch.testing.assert_close(keys_raw[:, 1, [0, 3]].mean(1), digest[:, 1, 0])
-    assert not digest[:, 2].any()
+    assert all(place in row for place, row in zip(places, chosen.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", BY_KEYS)
+def test_equal_blocks_are_chosen_newest_first(name: str) -> None:
+    """A tie broken by chance would make a resumed agent differ.
+
+    One query row of small whole numbers, so that equal blocks have equal scores in any order of summing.
+    """
+    queries, keys_raw, _ = random_case(0, 40)
+    queries, keys_raw = queries[:, :1].round().clamp(-2, 2) / 4, keys_raw.round().clamp(-2, 2)
+    queries[:] = queries[:1]
+    keys_raw[:] = keys_raw[:, :1]
+    keys_raw[:, [6, 9]] += queries[:, None] * 4
+    selector = make_selector(name)
+
+    chosen = selector.choose(queries, KeyBlocks(keys_raw, selector), 3)
+
+    assert [[6, 9, 39]] * 2 == chosen.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_more_keys_are_asked_for_than_was_said(name: str) -> None:
+    """Buffers are made for ``candidate_factor`` times K blocks; a rule that said 0 reads none."""
+    queries, keys_raw, _ = random_case(1, 200)
+    selector = make_selector(name)
+    blocks = KeyBlocks(keys_raw, selector)
+
+    selector.choose(queries, blocks, 4)
+
+    assert max(blocks.asked, default=0) == 4 * selector.candidate_factor
+    assert sum(blocks.asked) == (200 if name == "exact" else 4 * selector.candidate_factor)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lent_memory_brings_nothing_over(name: str) -> None:
+    """After a larger and a smaller selection in the same memory the choice is the same."""
+    queries, keys_raw, flags = random_case(2, 60, dead=True)
+    selector = make_selector(name)
+    blocks = KeyBlocks(keys_raw, selector, flags)
+    first = selector.choose(queries, blocks, 5)
+
+    selector.choose(queries.repeat(1, 3, 1), blocks, 9)
+    selector.choose(queries[:, :1], blocks, 1)
+
+    assert torch.equal(first, selector.choose(queries, blocks, 5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_chooses_too(name: str) -> None:
+    """Digests are in the keys' dtype; scores are not."""
+    queries, keys_raw, flags = random_case(4, 60, dead=True, dtype=torch.bfloat16)
+    selector = make_selector(name)
+    blocks = KeyBlocks(keys_raw, selector, flags)
+
+    assert {part.dtype for part in blocks.digests()} == {torch.bfloat16}
+    assert {part.shape[2] for part in blocks.digests()} == {selector.digest_rows}
+    assert (2, 5) == tuple(selector.choose(queries, blocks, 5).shape)
 
 
 def test_ties_go_to_the_newest_block() -> None:
-    """Equal scores must not be broken by chance, or a resumed agent would differ."""
+    """Among equal scores; a better one comes before any of them."""
     scores = torch.tensor([[1.0, 3.0, 1.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0, 2.0]])
 
     assert [[1, 2, 3], [2, 3, 4]] == top_blocks(scores, 3).tolist()
@@ -148,7 +118,47 @@ def test_asking_for_all_blocks_gives_all() -> None:
     assert [[0, 1]] == top_blocks(torch.tensor([[0.5, 0.1]]), 5).tolist()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_is_registered_under_its_own_name(name: str) -> None:
+    """What a turn's settings record is what makes the same rule again."""
+    assert make_selector(name).name == name
+    assert make_selector(name) is not make_selector(name)
+
+
+def test_rules_that_share_a_digest_kind_make_the_same_digests() -> None:
+    """Stored digests are taken over by the kind's name alone."""
+    _, keys_raw, flags = random_case(5, 20, dead=True)
+    assert flags is not None
+    by_kind: dict[str, tuple[int, torch.Tensor]] = {}
+    for name in NAMES:
+        selector = make_selector(name)
+        made = (selector.digest_rows, selector.digest(keys_raw, ~flags))
+        rows, digest = by_kind.setdefault(selector.digest_kind, made)
+        assert (rows, True) == (made[0], torch.equal(digest, made[1]))
+    assert len(by_kind) == 5
+
+
+def test_the_default_costs_little() -> None:
+    """Digests take at most 3 % of the bytes of the keys and values they stand for."""
+    config = MemoryConfig()
+    selector = make_selector(config.selector)
+
+    assert next(iter(SELECTORS)) == config.selector == TwoStage().name
+    assert selector.digest_rows / (2 * config.block_tokens) <= 0.03
+
+
 def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
-    """The message names what there is."""
-    with pytest.raises(ConfigError, match="two-stage"):
+    """The message names what there is, and what each does, on one line."""
+    with pytest.raises(ConfigError, match="psychic") as caught:
         make_selector("psychic")
+    for name, rule in SELECTORS.items():
+        assert f"{name} ({rule.summary})" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_page_on_selection_lists_every_rule() -> None:
+    """With the registry's own words, in its order, and no other."""
+    page = Path(__file__).parents[2] / "docs" / "SELECTORS.md"
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+?) \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+    assert [(name, rule.summary) for name, rule in SELECTORS.items()] == rows

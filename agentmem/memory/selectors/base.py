@@ -106,7 +106,7 @@ def top_blocks(scores: Tensor, num_chosen: int) -> Tensor:
     """Ids of the K best per row, ascending; equal scores go to the newest block.
 
     ``torch.topk`` leaves ties undefined, and a tie broken by chance would make a resumed agent
-    differ from one that never stopped. Scores (H, N) fp32 -> (H, K) int64.
+    differ from one that never stopped. Scores (H, N), fp32 or whole numbers -> (H, K) int64.
     """
     H, N = scores.shape
     if num_chosen >= N:

@@ -1,0 +1,39 @@
+"""Blocks chosen by their digests alone: no key is read. Which digest, and how rows vote, is given.
+
+The cheapest kind of rule, and the way most papers choose (see each digest and vote). Knows no log.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, top_blocks
+from agentmem.memory.selectors.digests import BlockDigest
+from agentmem.memory.selectors.votes import Vote, elect, group_sum
+
+
+class OneStage:
+    """Top-k of the votes that digests get."""
+
+    keeps_question = False
+    candidate_factor = 0
+
+    def __init__(
+        self, name: str, digest: BlockDigest, *, vote: Vote = group_sum, query_rows: int = QUERY_ROWS
+    ) -> None:
+        self.name = name
+        self.query_rows = query_rows
+        self.digest_kind = digest.kind
+        self.digest_rows = digest.rows
+        self._digest = digest
+        self._vote = vote
+
+    def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
+        """See :meth:`Selector.digest`."""
+        return self._digest.make(keys_raw, alive)
+
+    def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
+        """See :meth:`Selector.choose`."""
+        living = None if blocks.alive is None else blocks.alive.expand(len(queries), -1)
+        scores = elect(self._digest.logits(queries, blocks), living, blocks, self._vote)
+        return top_blocks(scores, num_chosen)

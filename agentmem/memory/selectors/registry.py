@@ -1,0 +1,96 @@
+"""The selection rules there are, by name: each name is one rule with its parameters, fixed for ever.
+
+To add one: write one file with a :class:`Selector` (or a digest, or a vote), and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agentmem.errors import ConfigError
+from agentmem.memory.selectors.base import Selector
+from agentmem.memory.selectors.box import CuboidMean, MinMax
+from agentmem.memory.selectors.exact import Exact
+from agentmem.memory.selectors.mean_key import MeanKey
+from agentmem.memory.selectors.neighbours import WithNeighbours
+from agentmem.memory.selectors.one_stage import OneStage
+from agentmem.memory.selectors.random_blocks import RandomBlocks
+from agentmem.memory.selectors.sub_blocks import SubBlockMeans
+from agentmem.memory.selectors.two_stage import TwoStage
+from agentmem.memory.selectors.votes import group_peak, layer_raw_sum, layer_sum
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A registered rule: what it does in one line, and how it is made."""
+
+    summary: str
+    make: Callable[[], Selector]
+
+
+SELECTORS: Mapping[str, Rule] = {
+    "two-stage": Rule("mean keys pick 4K candidates, true attention mass picks K of them", TwoStage),
+    "two-stage-2": Rule("the same with 2K candidates", lambda: TwoStage("two-stage-2", candidate_factor=2)),
+    "two-stage-8": Rule("the same with 8K candidates", lambda: TwoStage("two-stage-8", candidate_factor=8)),
+    "two-stage-cuboid": Rule(
+        "candidates by ArkVale's cuboid-mean instead of mean keys",
+        lambda: TwoStage("two-stage-cuboid", digest=CuboidMean()),
+    ),
+    "two-stage-halves": Rule(
+        "candidates by the better of two half-block means",
+        lambda: TwoStage("two-stage-halves", digest=SubBlockMeans(2)),
+    ),
+    "two-stage-peak": Rule(
+        "a block counts what its best query row gives it, not the sum over rows",
+        lambda: TwoStage("two-stage-peak", vote=group_peak),
+    ),
+    "two-stage-layer": Rule(
+        "all heads of a layer vote for one set of blocks (TokenSelect's soft vote)",
+        lambda: TwoStage("two-stage-layer", vote=layer_sum),
+    ),
+    "two-stage-neighbours": Rule(
+        "30 % of the places go to the blocks beside the best ones (EM-LLM's contiguity)",
+        lambda: WithNeighbours("two-stage-neighbours", TwoStage()),
+    ),
+    "two-stage-query-1": Rule(
+        "chosen by the mean query of the chunk, as in InfLLM",
+        lambda: TwoStage("two-stage-query-1", query_rows=1),
+    ),
+    "two-stage-query-64": Rule(
+        "64 query rows per chunk instead of 16", lambda: TwoStage("two-stage-query-64", query_rows=64)
+    ),
+    "two-stage-query-512": Rule(
+        "each of up to 512 query tokens votes by itself (slow: needs memory for all of them)",
+        lambda: TwoStage("two-stage-query-512", query_rows=512),
+    ),
+    "two-stage-question": Rule(
+        "while decoding, what the turn read votes beside the newest tokens",
+        lambda: TwoStage("two-stage-question", keeps_question=True),
+    ),
+    "mean-key": Rule("one stage: mean keys", lambda: OneStage("mean-key", MeanKey())),
+    "mean-key-raw": Rule(
+        "one stage: mean keys by the mean query, raw sum over all heads (InfLLM's aggregation)",
+        lambda: OneStage("mean-key-raw", MeanKey(), vote=layer_raw_sum, query_rows=1),
+    ),
+    "cuboid-mean": Rule("one stage: ArkVale's cuboid-mean", lambda: OneStage("cuboid-mean", CuboidMean())),
+    "min-max": Rule("one stage: Quest's upper bound", lambda: OneStage("min-max", MinMax())),
+    "sub-means-2": Rule(
+        "one stage: the better of two half-block means", lambda: OneStage("sub-means-2", SubBlockMeans(2))
+    ),
+    "sub-means-4": Rule(
+        "one stage: the best of four sub-block means (after InfLLM-V2)",
+        lambda: OneStage("sub-means-4", SubBlockMeans(4)),
+    ),
+    "exact": Rule("true attention mass of every block: the upper bound, slow", Exact),
+    "random": Rule("blocks by chance, the same each time: the lower bound", RandomBlocks),
+}
+"""Every rule by the name that ``MemoryConfig.selector`` takes; the first one is the default."""
+
+
+def make_selector(name: str) -> Selector:
+    """The rule of that name. Raises ConfigError, naming the rules there are and what each does."""
+    if name not in SELECTORS:
+        known = "; ".join(f"{known} ({rule.summary})" for known, rule in SELECTORS.items())
+        raise ConfigError(f"selector={name!r} is unknown; use one of: {known}")
+    return SELECTORS[name].make()
