@@ -1,4 +1,4 @@
-"""Fitting a haystack to its budget, and keeping needles out of its ends."""
+"""Fitting a haystack to its budget, and places in it for needles."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.recall.tasks.haystacks import with_needles
+from benchmarks.recall.tasks.haystacks import DEPTHS, EssayHaystack, NoiseHaystack, with_needles
 from benchmarks.recall.tasks.lengths import (
-    Margins,
     TokenCount,
     TooShortError,
-    between,
     largest_fitting,
-    lines_between,
     scattered,
     spread,
 )
-
-
-def words(text: str) -> int:
-    """A token count for tests."""
-    return len(text.split())
 
 
 @given(
@@ -72,34 +64,6 @@ def test_largest_fitting_looks_few_times() -> None:
     assert len(looked) <= 5
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(0, 40), st.integers(0, 40))
-def test_between_keeps_both_margins(sizes: list[int], first: int, last: int) -> None:
-    """The places offered are exactly those that leave both margins whole; none is an error."""
-    lines = ["w " * size for size in sizes]
-    allowed = [
-        place for place in range(len(sizes) + 1) if sum(sizes[:place]) >= first and sum(sizes[place:]) >= last
-    ]
-
-    if allowed:
-        assert list(between(lines, "\n", Margins(first, last), words)) == allowed
-    else:
-        with pytest.raises(TooShortError, match="leave nothing between"):
-            between(lines, "\n", Margins(first, last), words)
-
-
-def test_lines_between_lie_wholly_inside() -> None:
-    """The last line named ends before the last margin begins."""
-    lines = ["w w"] * 10
-
-    assert lines_between(lines, "\n", Margins(3, 4), words) == range(2, 8)
-
-
-def test_margins_shrink_with_the_history() -> None:
-    """From 4,096 tokens on the margins clear 64 sinks and a window of 1,024; below, they keep their share."""
-    assert Margins().within(4_096) == Margins().within(1_000_000) == Margins(128, 1_152)
-    assert Margins().within(512) == Margins(16, 144)
-
-
 def test_spread_covers_from_first_to_last() -> None:
     """Even places include both ends; one place is the middle; more than there are repeat."""
     assert spread(range(10, 21), 3) == [10, 15, 20]
@@ -122,6 +86,16 @@ def test_scattered_places_are_distinct_and_ascend() -> None:
 def test_with_needles_puts_each_before_its_line() -> None:
     """Needles at the front, between and at the end; two at one place keep their order."""
     assert with_needles(["a", "b"], " ", ["N0", "N1", "N2", "N3"], [0, 1, 1, 2]) == "N0 a N1 N2 b N3"
+
+
+def test_noise_has_needles_at_distinct_lines_and_essays_at_forty_depths() -> None:
+    """As RULER: noise takes any lines, each once; an essay takes some of 40 even depths, both ends among them."""
+    noise = NoiseHaystack().places(random.Random(2), 30, 30)
+    essay = [place for seed in range(300) for place in EssayHaystack().places(random.Random(seed), 1_000, 4)]
+
+    assert noise == list(range(30))
+    assert (DEPTHS[0], DEPTHS[1], DEPTHS[-1], len(set(DEPTHS))) == (0, 3, 100, 40)
+    assert set(essay) == {10 * depth for depth in DEPTHS}
 
 
 def test_a_short_text_is_counted_once() -> None:

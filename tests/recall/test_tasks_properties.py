@@ -80,18 +80,6 @@ def test_every_evidence_snippet_occurs_exactly_once(name: str) -> None:
                 assert any(answer in snippet for snippet in question.evidence)
 
 
-@pytest.mark.parametrize("name", [name for name in FITTED if name not in NO_PLACE])
-def test_no_evidence_lies_in_sinks_or_window(name: str) -> None:
-    """64 tokens come before each snippet and 1,024 after it, before any question is asked."""
-    for history in drawn(name):
-        text = history.pieces[0].text
-        for question in history.questions:
-            for snippet in question.evidence:
-                before, after = text.split(snippet)
-                assert count_tokens(before) >= 64
-                assert count_tokens(after) >= 1_024
-
-
 @pytest.mark.parametrize("name", FITTED)
 def test_a_seed_fixes_everything(name: str) -> None:
     """Drawn again the histories are the same; another seed, length or index gives others."""
@@ -141,6 +129,15 @@ def test_too_few_tokens_are_refused(name: str) -> None:
         next(TASKS[name]().histories(60, 1, 1, count_tokens))
 
 
+@pytest.mark.parametrize("name", FITTED)
+def test_two_thousand_tokens_are_enough(name: str) -> None:
+    """What a frame leaves of a history of 4,000 tokens holds every task, with questions and within its length."""
+    for history in drawn(name, 2_000):
+        size = count_tokens(history.pieces[0].text)
+        assert history.questions
+        assert 1_500 < size <= 2_000
+
+
 @pytest.mark.parametrize("name", [name for name in FITTED if name.endswith("_question_last")])
 def test_question_last_announces_nothing(name: str) -> None:
     """The piece is the context alone and about the same secrets; the official piece says something first."""
@@ -153,7 +150,7 @@ def test_question_last_announces_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["passkey", "number_string", "kv_retrieval", "needle_grid"])
 def test_swept_needles_move_from_front_to_back(name: str) -> None:
-    """Over ten histories the needle goes deeper each time, from the first margin to the last."""
+    """Over ten histories the needle goes deeper each time, from the front to the back."""
     depths = []
     for history in drawn(name, count=10):
         (snippet,) = history.questions[0].evidence
@@ -161,8 +158,8 @@ def test_swept_needles_move_from_front_to_back(name: str) -> None:
         depths.append(count_tokens(before))
 
     assert all(later > earlier for earlier, later in pairwise(depths))
-    assert depths[0] < 350
-    assert depths[-1] > 0.6 * TOKENS
+    assert depths[0] < 60
+    assert depths[-1] > 0.8 * TOKENS
 
 
 @pytest.mark.parametrize("name", ["many_needles", "multikey_2", "kv_retrieval_question_last", "fact_update"])
@@ -172,7 +169,7 @@ def test_many_questions_one_history(name: str) -> None:
         text = history.pieces[0].text
         places = sorted(text.index(question.evidence[0]) / len(text) for question in history.questions)
         assert len(places) == 25
-        assert places[0] < 0.2 and places[-1] > 0.5
+        assert places[0] < 0.15 and places[-1] > 0.85
 
 
 def test_frequent_words_asks_for_the_three_commonest() -> None:

@@ -1,6 +1,7 @@
 """The tasks by name, each made by calling its entry. Data are drawn from seeds; nothing is downloaded.
 
-To add a task, write a module with its publication in the docstring and add a line here.
+Needles lie where the publications put them, at the very ends too: keeping them out of sinks and window is the
+runner's business, which frames each history. To add a task, write a module with its publication in the docstring and add a line here.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ is the newer fact. Of the 25 questions a history, 20 ask for facts with two or t
 facts stated once (kind `stated once`): what the model loses between the two is the update's share. The memory must
 bring the newest version although the older ones look the same. Words before the facts and the question's rule are
 the published ones (single-hop, long-context agent, ten new tokens), the facts are ours: published ones contradict
-the real world. Published facts come in chunks of 4,096 tokens, each in a chat turn; here they are one piece.
-Every version lies between the margins. The judge is the published `substring_exact_match`; the older values stand
-in `must_not`, which it does not look at, and among the choices to rank.
+the real world. Published facts come in chunks of 4,096 tokens, each in a chat turn; here they are one piece. The
+judge is the published `substring_exact_match`; the older values stand in `must_not`, which it does not look at, and
+among the choices to rank.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from itertools import islice
 from benchmarks.recall.tasks.facts import RELATIONS, subject
 from benchmarks.recall.tasks.fitted import Asked, Draft, FittedTask, Place, Wording
 from benchmarks.recall.tasks.judges import contains_answer
-from benchmarks.recall.tasks.lengths import between, scattered
 from benchmarks.recall.tasks.words import unlike
 
 _WORDING = Wording(
@@ -73,9 +72,7 @@ class NumberedFacts:
         ]
         order = [told for told in asked for _ in told.values]
         place.chance("order").shuffle(order)
-        places = scattered(
-            between(fillers, "\n", place.margins, place.count_tokens), len(order), place.chance("places")
-        )
+        places = sorted(place.chance("places").choices(range(units + 1), k=len(order)))
         lines, serials = _merged(fillers, order, places)
         context = "\n".join(f"{serial}. {line}" for serial, line in enumerate(lines))
         return Draft(context, tuple(self._question(place, told, serials[told][-1]) for told in asked))

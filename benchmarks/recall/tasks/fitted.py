@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from benchmarks.recall.items import History, Piece, Question
-from benchmarks.recall.tasks.lengths import PLAIN_MARGINS, Margins, TokenCount, TooShortError, largest_fitting
+from benchmarks.recall.tasks.lengths import TokenCount, TooShortError, largest_fitting
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,6 @@ class Place:
     seed: int
     index: int
     count: int
-    margins: Margins
     count_tokens: TokenCount
 
     def chance(self, what: str) -> random.Random:
@@ -99,13 +98,11 @@ class FittedTask:
         source: Source,
         wording: Wording,
         judged: Callable[[Question, str], float],
-        margins: Margins = PLAIN_MARGINS,
     ) -> None:
         self.name = name
         self._source = source
         self._wording = wording
         self._judged = judged
-        self._margins = margins
 
     def histories(
         self, tokens: int, count: int, seed: int, count_tokens: Callable[[str], int]
@@ -117,8 +114,7 @@ class FittedTask:
         counted = TokenCount(count_tokens)
         units: int | None = None
         for index in range(count):
-            margins = self._margins.within(tokens)
-            place = Place(self._source.name, tokens, seed, index, count, margins, counted)
+            place = Place(self._source.name, tokens, seed, index, count, counted)
             units = largest_fitting(partial(self._size, place), tokens, units)
             yield self._laid_out(place, self._source.draft(place, units))
 

@@ -1,8 +1,8 @@
-"""InfiniteBench's KV retrieval: one UUID's value in a JSON object of UUIDs (arXiv 2402.13718; data as Lost in the Middle).
+"""InfiniteBench's KV retrieval: one UUID's value in a JSON object of UUIDs (arXiv 2402.13718).
 
 The official prompt, as InfLLM's and EM-LLM's repositories have it, names the wanted key before the JSON and again
-after it, so that the key lies among the sinks while the JSON is read. It is one question a history; the wanted key
-sweeps the object from front to back over the histories. An agent is asked after the fact: the question-last form
+after it, so that InfLLM's 128 initial tokens hold the key while the JSON is read. It is one question a history; the
+wanted key sweeps the object from front to back over the histories. An agent is asked after the fact: the question-last form
 gives the JSON alone, then the whole instruction, and asks 25 evenly spread keys of one object. The object has as
 many pairs as fit (published: 2,500). The value must be one of the answer's words once marks are spaces.
 """
@@ -14,7 +14,6 @@ from itertools import islice
 
 from benchmarks.recall.tasks.fitted import Asked, Draft, FittedTask, Place, Wording
 from benchmarks.recall.tasks.judges import key_value_word
-from benchmarks.recall.tasks.lengths import lines_between, need, spread
 from benchmarks.recall.tasks.words import unlike, uuid4
 
 _QUESTION = 'Key: "{key}"\nThe value associated with the specified key is: '
@@ -32,10 +31,7 @@ _QUESTION_LAST = Wording(
 
 @dataclass(frozen=True)
 class JsonPairs:
-    """A JSON object of UUID pairs; `asked` keys are asked for, or one that moves on with each history.
-
-    The pair wanted lies between the margins.
-    """
+    """A JSON object of UUID pairs; `asked` evenly spread keys are asked for, or one that moves on with each history."""
 
     name: str
     asked: int
@@ -45,11 +41,12 @@ class JsonPairs:
         ids = unlike(place.chance("pairs"), uuid4)
         pairs = [(next(ids), next(ids)) for _ in range(units)]
         texts = [f'"{key}": "{value}"' for key, value in pairs]
-        far = lines_between(texts, ", ", place.margins, place.count_tokens)
-        need(far, self.asked)
-        wanted = spread(far, self.asked) if self.asked > 1 else [spread(far, place.count)[place.index]]
+        if self.asked > 1:
+            wanted = [index * units // self.asked for index in range(self.asked)]
+        else:
+            wanted = [place.index * units // place.count]
         context = "JSON data:\n{" + ", ".join(texts) + "}"
-        return Draft(context, tuple(self._asked(place, pairs, index) for index in wanted))
+        return Draft(context, tuple(self._asked(place, pairs, index) for index in dict.fromkeys(wanted)))
 
     def _asked(self, place: Place, pairs: list[tuple[str, str]], index: int) -> Asked:
         key, value = pairs[index]

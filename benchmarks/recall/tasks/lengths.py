@@ -1,13 +1,12 @@
-"""How much haystack fits a token budget, and which part of it will be far away when the question comes.
+"""How much haystack fits a token budget, and places in it.
 
-Knows sizes and lines of text, not what they say.
+Knows sizes and numbers of lines, not what they say.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 _COUNTED_ONCE = 2_000
 """Texts of at most this many characters are remembered with their count; longer ones rarely come twice."""
@@ -33,59 +32,6 @@ class TokenCount:
         if text not in self._known:
             self._known[text] = self._count_tokens(text)
         return self._known[text]
-
-
-@dataclass(frozen=True)
-class Margins:
-    """Tokens of haystack that are kept free of needles, first and last.
-
-    A needle among the sinks or in the window is read, not recalled, so evidence stays out of both; the
-    publications place it anywhere. The default clears 64 sinks and a window of 1,024 tokens with an eighth to
-    spare. Histories too short for that keep a share of their length free instead: needles then may lie in a
-    window of 1,024 tokens, but not in one in proportion.
-    """
-
-    first: int = 128
-    last: int = 1_152
-
-    def within(self, tokens: int) -> Margins:
-        """These margins for a history of `tokens` tokens: at most a 32nd first and 9/32 last."""
-        return Margins(min(self.first, tokens // 32), min(self.last, 9 * tokens // 32))
-
-
-PLAIN_MARGINS = Margins()
-"""The default: 64 sinks and a window of 1,024 tokens, with room to spare."""
-
-
-def between(lines: Sequence[str], joint: str, margins: Margins, count: Callable[[str], int]) -> range:
-    """The indices where a needle may be put in before line i, for which both margins are kept.
-
-    Raises ``TooShortError`` if the lines have no room between the margins.
-    """
-    start = _lines_of(lines, joint, margins.first, count)
-    stop = len(lines) - _lines_of(lines[::-1], joint, margins.last, count)
-    if start > stop:
-        raise TooShortError(
-            f"{len(lines)} lines leave nothing between the first {margins.first} and the last {margins.last} "
-            "tokens: ask for a longer history"
-        )
-    return range(start, stop + 1)
-
-
-def lines_between(lines: Sequence[str], joint: str, margins: Margins, count: Callable[[str], int]) -> range:
-    """The indices of lines that lie wholly between the margins; for haystacks whose lines are the needles."""
-    free = between(lines, joint, margins, count)
-    return range(free.start, free.stop - 1)
-
-
-def _lines_of(lines: Sequence[str], joint: str, tokens: int, count: Callable[[str], int]) -> int:
-    """The fewest of the first lines that hold at least `tokens` tokens; one more than there are if all do not."""
-    held = 0
-    for index, line in enumerate(lines):
-        if held >= tokens:
-            return index
-        held += count(joint + line)
-    return len(lines) + (held < tokens)
 
 
 def spread(places: range, count: int) -> list[int]:

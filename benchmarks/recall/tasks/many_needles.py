@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from benchmarks.recall.tasks.fitted import Draft, FittedTask, Place, Wording
 from benchmarks.recall.tasks.haystacks import NoiseHaystack, with_needles
 from benchmarks.recall.tasks.judges import share_of_answers
-from benchmarks.recall.tasks.lengths import between, need
+from benchmarks.recall.tasks.lengths import need
 from benchmarks.recall.tasks.niah import NUMBERS, ONE_ANSWER, Needle, ask_for_one
 from benchmarks.recall.tasks.words import unlike, word_key
 
@@ -33,8 +33,7 @@ class SpreadNeedles:
         hay = NoiseHaystack()
         lines = hay.lines(place.chance("hay"), units)
         needles = self._drawn(place)
-        free = between(lines, hay.joint, place.margins, place.count_tokens)
-        places = self._places(free, place)
+        places = self._places(units, place)
         choice = place.chance("choices")
         values = [needle.value for needle in needles]
         asked = tuple(
@@ -50,12 +49,12 @@ class SpreadNeedles:
         values = unlike(place.chance("values"), NUMBERS.draw)
         return [Needle(key, next(values), NUMBERS.kind) for key in keys]
 
-    def _places(self, free: range, place: Place) -> list[int]:
-        """One random place in each slice, ascending."""
-        need(free, self.needles)
+    def _places(self, lines: int, place: Place) -> list[int]:
+        """One random line in each slice, ascending."""
+        need(range(lines), self.needles)
         chance = place.chance("places")
-        edges = [free.start + index * len(free) // self.needles for index in range(self.needles + 1)]
-        return [chance.randrange(low, high) for low, high in pairwise(edges)]
+        edges = [index * lines // self.needles for index in range(self.needles + 1)]
+        return [chance.randrange(start, stop) for start, stop in pairwise(edges)]
 
 
 def many_needles() -> FittedTask:

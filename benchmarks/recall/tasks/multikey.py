@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from benchmarks.recall.tasks.fitted import Draft, FittedTask, Place
 from benchmarks.recall.tasks.haystacks import EssayHaystack
 from benchmarks.recall.tasks.judges import share_of_answers
-from benchmarks.recall.tasks.lengths import lines_between, need
 from benchmarks.recall.tasks.niah import (
     NUMBERS,
     ONE_ANSWER,
@@ -31,7 +30,7 @@ from benchmarks.recall.tasks.words import unlike, uuid4, word_key
 
 @dataclass(frozen=True)
 class AmongNeedles:
-    """Every line a needle; `asked` of those between the margins are asked for. None has another's key or value."""
+    """Every line a needle; `asked` of them are asked for, or all if fewer. None has another's key or value."""
 
     name: str
     key: Callable[[random.Random], str]
@@ -44,11 +43,9 @@ class AmongNeedles:
         values = unlike(place.chance("values"), self.values_of.draw)
         needles = [Needle(next(keys), next(values), self.values_of.kind) for _ in range(units)]
         lines = [needle.text for needle in needles]
-        far = lines_between(lines, "\n", place.margins, place.count_tokens)
-        need(far, self.asked)
         choice = place.chance("choices")
         asked = []
-        for index in place.chance("places").sample(far, self.asked):
+        for index in place.chance("places").sample(range(units), min(self.asked, units)):
             drawn = choice.sample(needles, min(4, units))
             wrong = [other.value for other in drawn if other != needles[index]]
             asked.append(ask_for_one(needles[index], wrong[:3]))

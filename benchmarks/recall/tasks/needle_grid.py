@@ -4,8 +4,8 @@ His needle is "The best thing to do in San Francisco is eat a sandwich and sit i
 town and deeds are invented and drawn for each history, so that nothing can be known beforehand, and the essays are
 ours. His prompt is two user messages, the text and then the question, so it maps to a piece and a question as it
 stands; nothing is announced. He lets a model judge; here the score is the share of the fact's two halves that the
-answer contains. History i lies at depth i modulo `depths` of as many even depths between the margins, and the
-question's kind says which: `depth 000%` right after the first margin, `depth 100%` right before the last.
+answer contains. In history i the fact lies at depth i modulo `depths` of as many even depths, and the question's
+kind says which: `depth 000%` before the first sentence, `depth 100%` behind the last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from benchmarks.recall.tasks.fitted import Asked, Draft, FittedTask, Place, Wording
 from benchmarks.recall.tasks.haystacks import EssayHaystack, with_needles
 from benchmarks.recall.tasks.judges import share_of_answers
-from benchmarks.recall.tasks.lengths import between, spread
+from benchmarks.recall.tasks.lengths import spread
 
 TOWNS = (
     "Aldermoor|Bexcombe|Carrowfell|Dunmarsh|Elverton|Farrowick|Glenhollow|Harkstead|Inverley|Jossmere|Kelbury|"
@@ -59,7 +59,7 @@ class FactAtDepth:
         needle = NEEDLE.format(town=town, treat=treat, seat=seat)
         depths = min(self.depths, place.count)
         level = place.index % depths
-        where = spread(between(lines, hay.joint, place.margins, place.count_tokens), depths)[level]
+        where = spread(range(units + 1), depths)[level]
         asked = Asked(
             slots={"town": town},
             answers=(treat, seat),

@@ -1,9 +1,8 @@
 """RULER's needles: magic numbers and UUIDs with named keys, hidden in noise or essays (arXiv 2404.06654).
 
 The parts that RULER's needle tasks share: the needle's sentence, the wordings, and the source that hides keys and
-their values at distinct random places. Each task's own file says which it is made of. The essays are ours (see
-`prose`), no key or value comes twice, needles lie between the margins, and in essays at any sentence (published: at
-40 even depths); the rest is as published.
+their values at random places. Each task's own file says which it is made of. The essays are ours (see
+`prose`) and no key or value comes twice; the rest is as published.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from itertools import islice
 
 from benchmarks.recall.tasks.fitted import Asked, Draft, Place, Wording
 from benchmarks.recall.tasks.haystacks import Haystack, with_needles
-from benchmarks.recall.tasks.lengths import between, scattered
 from benchmarks.recall.tasks.words import seven_digits, unlike, uuid4, word_key
 
 NEEDLE = "One of the special magic {kind}s for {key} is: {value}."
@@ -90,7 +88,7 @@ def ask_for_one(needle: Needle, others: list[str]) -> Asked:
 
 @dataclass(frozen=True)
 class HiddenNeedles:
-    """Needles at distinct random places of a haystack, and one question about some of their keys.
+    """Needles at random places of a haystack, and one question about some of their keys.
 
     `keys` keys have `values` values each, one needle a value; the question asks for `queries` of the keys at
     once and every value of theirs is an answer.
@@ -108,8 +106,7 @@ class HiddenNeedles:
         lines = self.hay.lines(place.chance("hay"), units)
         needles = self._needles(place)
         shuffled = place.chance("order").sample(needles, len(needles))
-        free = between(lines, self.hay.joint, place.margins, place.count_tokens)
-        places = scattered(free, len(needles), place.chance("places"))
+        places = self.hay.places(place.chance("places"), units, len(needles))
         context = with_needles(lines, self.hay.joint, [needle.text for needle in shuffled], places)
         return Draft(context, (self._asked(place, needles),))
 

@@ -1,7 +1,7 @@
 """InfiniteBench's noise with one line of digits, the line's place swept from front to back (arXiv 2402.13718).
 
-What its passkey and number string share. Published: every 90th of 5,220 noise lines, from the first to the last;
-here `count` histories sweep evenly what lies between the margins.
+What its passkey and number string share. Published: before every 90th of 5,220 noise lines, from the first to behind
+the last, with several keys each; here `count` histories sweep as many lines as fit, evenly, with one key each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 
 from benchmarks.recall.tasks.fitted import Asked, Draft, Place
 from benchmarks.recall.tasks.haystacks import NoiseHaystack, with_needles
-from benchmarks.recall.tasks.lengths import between, spread
+from benchmarks.recall.tasks.lengths import spread
 from benchmarks.recall.tasks.words import unlike
 
 
@@ -31,8 +31,7 @@ class SweptDigits:
         lines = hay.lines(place.chance("hay"), units)
         digits, *others = islice(unlike(place.chance("digits"), self.draw), 4)
         needle = self.line.format(digits=digits)
-        free = between(lines, hay.joint, place.margins, place.count_tokens)
-        where = spread(free, place.count)[place.index]
+        where = spread(range(units + 1), place.count)[place.index]
         return Draft(
             with_needles(lines, hay.joint, [needle], [where]),
             (Asked(slots={}, answers=(digits,), evidence=(needle,), choices=(digits, *others)),),

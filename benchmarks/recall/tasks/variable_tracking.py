@@ -17,7 +17,7 @@ from itertools import islice
 from benchmarks.recall.tasks.fitted import Asked, Draft, FittedTask, Place, Wording
 from benchmarks.recall.tasks.haystacks import NOISE, with_needles
 from benchmarks.recall.tasks.judges import share_of_answers
-from benchmarks.recall.tasks.lengths import TooShortError, between, largest_fitting, scattered
+from benchmarks.recall.tasks.lengths import TooShortError, largest_fitting, scattered
 from benchmarks.recall.tasks.words import unlike
 
 HOPS = 4
@@ -63,8 +63,7 @@ class HiddenChain:
         """A context of `units` lines of noise and the chain's lines."""
         lines = [NOISE] * units
         hidden = chain(place.chance("chain"), 5)
-        free = between(lines, "\n", place.margins, place.count_tokens)
-        places = scattered(free, len(hidden.lines), place.chance("places"))
+        places = scattered(range(units), len(hidden.lines), place.chance("places"))
         asked = Asked(
             slots={"value": hidden.value, "example": self._example(place, hidden.value)},
             answers=hidden.names,
