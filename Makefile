@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test conformance lint format tree typecheck pytest bench clean
+.PHONY: help install demo test conformance lint format tree typecheck pytest bench recall clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -66,6 +66,13 @@ conformance: $(STAMP)  ## LangChain's standard tests on real models (20 minutes 
 
 bench: $(STAMP)  ## the figures of docs/LOG.md (long)
 	@$(BIN)/python -m benchmarks.core
+
+# Cells that are finished stay finished: the same command goes on where it stopped. Everything that is promised, with
+# intervals narrow enough to judge it, takes a GPU: python -m benchmarks.recall long
+recall: export GOMP_SPINCOUNT := 10000
+recall: $(STAMP)  ## what is recalled, beside full attention and InfLLM: a first look (half an hour on 2 cores)
+	@$(BIN)/agentmem models pull qwen2.5-coder-0.5b </dev/null
+	@$(BIN)/python -m benchmarks.recall headline --minutes 25
 
 clean:  ## remove .venv and every cache
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -27,6 +27,7 @@ from agentmem.engine.model import LanguageModel
 from agentmem.errors import AgentMemError
 from benchmarks.recall.arms import DoesNotFitError, budgeted, make_arm
 from benchmarks.recall.cells import Journal
+from benchmarks.recall.evidence import EvidenceMeasure
 from benchmarks.recall.framing import frame_for
 from benchmarks.recall.headline import exit_code, verdicts
 from benchmarks.recall.plan import Histories, Job, Slice, jobs
@@ -38,11 +39,14 @@ from benchmarks.recall.tables import show, write_json
 from benchmarks.recall.tasks import TASKS
 from benchmarks.run_facts import run_facts, warn_if_busy
 
+WIDTH = 160
+"""Columns of the tables where there is no terminal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite that the command line asks for; returns the exit code."""
     asked = _parser().parse_args(arguments)
-    console = Console()
+    console = _console()
     if asked.list or asked.suite is None:
         _list(console)
         return 0 if asked.list else 2
@@ -84,7 +88,9 @@ def _run(
         seconds=None if asked.minutes is None else 60 * asked.minutes,
     )
     with Bars(console, len(todo)) as bars:
-        runner = Runner(model, options, Journal(asked.home / "cells.jsonl"), bars)
+        runner = Runner(
+            model, options, Journal(asked.home / "cells.jsonl"), bars, EvidenceMeasure(asked.seed)
+        )
         cells, left = runner.run(todo)
     results = Results(cells)
     found = verdicts(results, model.binding.trained_length)
@@ -106,6 +112,8 @@ def _slices(asked: argparse.Namespace) -> tuple[Slice, ...]:
         histories=asked.limit,
         questions=asked.questions,
         restart=asked.restart,
+        rank=asked.rank,
+        evidence=asked.evidence,
     )
 
 
@@ -122,6 +130,12 @@ def _histories(slices: Sequence[Slice], base: MemoryConfig, model: LanguageModel
 
     wanted = {one.task: TASKS[one.task] for one in slices}
     return Histories(wanted, frame_for(base, count_tokens), seed, count_tokens)
+
+
+def _console() -> Console:
+    """The terminal; a file or a pipe gets lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def _check_plots() -> None:
@@ -163,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--questions", type=_length, help="questions of each history")
     parser.add_argument(
         "--restart", choices=("never", "ask", "compare"), help="ask in a new process, or in both"
+    )
+    parser.add_argument(
+        "--rank", action=argparse.BooleanOptionalAction, help="rank choices by log-probability"
+    )
+    parser.add_argument(
+        "--evidence", action=argparse.BooleanOptionalAction, help="measure which blocks are chosen"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the histories (default: 0)")
     parser.add_argument("--minutes", type=float, help="begin no cell after so many minutes")

@@ -16,10 +16,12 @@ INFLLM = "infllm"
 MANY_NEEDLES = "many_needles"
 PASSKEY = "passkey"
 MULTIDAY = "multiday"
+OF_EXACT = 0.95
 OF_FULL = 0.9
 OVER_INFLLM = 1.5
 SLACK = 0.05
 """Five points: how far the lower bound of a difference may lie below zero."""
+ROUNDING = 1e-9
 MILLION = 1_000_000
 
 
@@ -39,6 +41,7 @@ class Verdict:
 def verdicts(results: Results, trained_length: int) -> list[Verdict]:
     """Every target on what was answered; ``trained_length`` is the model's, in tokens."""
     return [
+        *_coverage(results),
         *_many_needles(results),
         *_passkey(results),
         *_beyond(results, trained_length),
@@ -54,6 +57,20 @@ def exit_code(results: Results, found: Sequence[Verdict]) -> int:
     return 3 if any(verdict.met is False for verdict in found) else 0
 
 
+def _coverage(results: Results) -> Iterator[Verdict]:
+    """All histories together: the default's coverage against the best there is, and against InfLLM's."""
+    ours, best, theirs = Scores({}), Scores({}), Scores({})
+    for where in results.wheres:
+        ours = ours.joined(results.coverage(where, DEFAULT))
+        best = best.joined(results.coverage(where, DEFAULT, "exact"))
+        theirs = theirs.joined(results.coverage(where, INFLLM))
+    found = ours.minus(best, OF_EXACT).difference
+    what = f"coverage of evicted mass >= {OF_EXACT} x the best choice of as many blocks"
+    yield _judged(what, found, f"{OF_EXACT} x exact", found.value >= -ROUNDING)
+    found = ours.minus(theirs).difference
+    yield _judged(f"coverage of evicted mass clearly above {INFLLM}", found, INFLLM, found.clear_of(0.0))
+
+
 def _many_needles(results: Results) -> Iterator[Verdict]:
     where = _nearest(results, MANY_NEEDLES, 16_000)
     for arm, factor in ((FULL, OF_FULL), (INFLLM, OVER_INFLLM)):
@@ -61,8 +78,11 @@ def _many_needles(results: Results) -> Iterator[Verdict]:
         if where is None:
             yield Verdict(what, "not measured", None)
             continue
-        found = results.scores(where, DEFAULT).minus(results.scores(where, arm), factor).difference
-        yield _judged(what, found, f"{factor} x {arm}", found.value >= 0)
+        ours, theirs = results.scores(where, DEFAULT), results.scores(where, arm)
+        found = ours.minus(theirs, factor).difference
+        yield _judged(
+            what, found, f"{factor} x {arm}", found.value >= -ROUNDING, says=any(ours.values + theirs.values)
+        )
 
 
 def _passkey(results: Results) -> Iterator[Verdict]:
@@ -71,8 +91,9 @@ def _passkey(results: Results) -> Iterator[Verdict]:
     if where is None:
         yield Verdict(what, "not measured", None)
         return
-    found = results.scores(where, DEFAULT).minus(results.scores(where, FULL)).difference
-    yield _judged(what, found, FULL, found.low >= -SLACK)
+    full = results.scores(where, FULL)
+    found = results.scores(where, DEFAULT).minus(full).difference
+    yield _judged(what, found, FULL, found.low >= -SLACK, says=any(full.values))
 
 
 def _beyond(results: Results, trained_length: int) -> Iterator[Verdict]:
@@ -87,9 +108,10 @@ def _beyond(results: Results, trained_length: int) -> Iterator[Verdict]:
             yield Verdict(what, "not measured", None)
             continue
         near, far = Where(task, max(inside)), Where(task, max(outside))
-        found = results.scores(far, DEFAULT).beyond(results.scores(near, DEFAULT))
-        words = f"{far.tokens:,} minus {near.tokens:,}"
-        yield _judged(what, found, words, found.low >= -SLACK)
+        inner = results.scores(near, DEFAULT)
+        found = results.scores(far, DEFAULT).beyond(inner)
+        words = f"{near.tokens:,} tokens, at {far.tokens:,}"
+        yield _judged(what, found, words, found.low >= -SLACK, says=any(inner.values))
 
 
 def _multiday(results: Results) -> Iterator[Verdict]:
@@ -133,10 +155,12 @@ def _nearest(results: Results, task: str, tokens: int) -> Where | None:
     return Where(task, min(near, key=lambda length: abs(length - tokens))) if near else None
 
 
-def _judged(what: str, found: Interval, against: str, met: bool) -> Verdict:  # noqa: FBT001
+def _judged(what: str, found: Interval, against: str, met: bool, *, says: bool = True) -> Verdict:  # noqa: FBT001
+    """A verdict on a difference; without ``says`` nobody answered anything, so being no worse means nothing."""
     if not found.n:
         return Verdict(what, f"nothing to compare with {against}", None)
-    return Verdict(what, f"{_points(found)} points against {against}, n={found.n}", met)
+    words = f"{_points(found)} points against {against}, n={found.n}"
+    return Verdict(what, words, met) if says else Verdict(what, f"{words}, nothing right in either", None)
 
 
 def _points(found: Interval) -> str:

@@ -31,6 +31,8 @@ class Slice:
     restart: Restart = "never"
     rank: bool = False
     """Also rank each question's choices by log-probability."""
+    evidence: bool = False
+    """Also measure which blocks were chosen."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Job:
     task: Task
     history: History
     arm: str
-    restart: Restart
-    rank: bool
+    restart: Restart = "never"
+    rank: bool = False
+    evidence: bool = False
 
 
 class Histories:
@@ -89,7 +92,7 @@ def _round(one: Slice, number: int, histories: Histories) -> Iterator[Job]:
             continue
         history = _limited(made[number], one.questions)
         for arm in one.arms:
-            yield Job(histories.task(one.task), history, arm, one.restart, one.rank)
+            yield Job(histories.task(one.task), history, arm, one.restart, one.rank, one.evidence)
 
 
 def _limited(history: History, questions: int | None) -> History:

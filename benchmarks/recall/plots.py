@@ -20,6 +20,8 @@ except ImportError as error:  # pragma: no cover  # a user without the extra
         "pictures need matplotlib: pip install 'agentmem-kv[plot]', or leave out --plot"
     ) from error
 
+ASIDE = 0.012
+"""Each arm's points stand so much to the right of the last arm's, so that equal ones do not hide each other."""
 DEPTH = "depth "
 """Kinds of questions that begin so are rows of a grid."""
 
@@ -40,11 +42,12 @@ def _lines(results: Results, task: str) -> Figure:
     """Accuracy against history length, a line for each arm, with Wilson's intervals."""
     figure = Figure(figsize=(7, 4.5))
     axes = figure.subplots()
-    for arm in results.arms:
+    for number, arm in enumerate(results.arms):
         found = [(n, results.scores(Where(task, n), arm)) for n in results.lengths(task)]
         points = [(n, scores.interval) for n, scores in found if scores.values]
         if points:
-            lengths, values = [n for n, _ in points], [one.value for _, one in points]
+            lengths = [n * (1 + ASIDE * number) for n, _ in points]
+            values = [one.value for _, one in points]
             below = [one.value - one.low for _, one in points]
             above = [one.high - one.value for _, one in points]
             axes.errorbar(lengths, values, yerr=[below, above], marker="o", capsize=3, label=arm)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchmarks.recall.cells import Answer, Cell
-from benchmarks.recall.statistics import Interval, Paired, paired, unpaired, wilson
+from benchmarks.recall.statistics import Interval, Paired, bootstrap_mean, paired, unpaired, wilson
 
 Pick = Callable[[Answer], float | None]
 """What is looked at in an answer; None: not measured there."""
@@ -60,6 +60,11 @@ class Scores:
     def interval(self) -> Interval:
         """Their mean with Wilson's interval."""
         return wilson(sum(self.values), len(self.values))
+
+    @property
+    def mean(self) -> Interval:
+        """Their mean with a bootstrap interval, for values that are not right or wrong."""
+        return bootstrap_mean(self.values, self.histories)
 
     def minus(self, other: Scores, factor: float = 1.0) -> Paired:
         """This minus ``factor`` times the other's, on the questions both have."""
@@ -120,6 +125,17 @@ class Results:
                 value = pick(answer)
                 if value is not None and kind in {None, answer.kind}:
                     found[cell.key.history, answer.question] = value
+        return Scores(found)
+
+    def coverage(self, where: Where, arm: str, rule: str = "chosen") -> Scores:
+        """Part of the attention to evicted tokens that a rule's blocks cover, on an arm's own histories.
+
+        ``rule``: "chosen", what the arm chose; "exact" and "random", judged beside it at the same number of blocks.
+        """
+        found: dict[tuple[str, str], float] = {}
+        for cell in self.at(where, arm):
+            for row in cell.extra.get("evidence", {}).get("questions", ()):
+                found[cell.key.history, row["question"]] = row["rules"][rule]["heads"]["coverage"]
         return Scores(found)
 
     def status(self, where: Where, arm: str) -> str:

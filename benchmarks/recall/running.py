@@ -55,7 +55,7 @@ class Asked:
 
 
 class Measure(Protocol):
-    """A further measurement of a cell, such as which blocks were chosen."""
+    """The further measurement that ``Job.evidence`` asks for, such as which blocks were chosen."""
 
     @property
     def name(self) -> str:
@@ -90,13 +90,13 @@ class Runner:
         options: Options,
         journal: Journal,
         screen: Screen,
-        measures: Sequence[Measure] = (),
+        measure: Measure | None = None,
     ) -> None:
         self._model = model
         self._options = options
         self._journal = journal
         self._screen = screen
-        self._measures = measures
+        self._measure = measure
 
     def run(self, jobs: Iterable[Job]) -> tuple[list[Cell], int]:
         """Every job's cell, in order, found or run; and how many were left out when time was up."""
@@ -119,8 +119,7 @@ class Runner:
             dict(self._model.fingerprint),
             self._options_of(job),
             asdict(job.history),
-            [job.restart, job.rank],
-            [measure.name for measure in self._measures],
+            [job.restart, job.rank, job.evidence],
         )
         return CellKey(job.task.name, job.history.tokens, job.history.id, job.arm, name)
 
@@ -170,7 +169,7 @@ class Runner:
             spoken = again
         _check_dense(arm, reading, spoken)
         asked = Asked(self._options.home, agent, self._model, arm.config, questions, evidence)
-        extra = {measure.name: self._measure(measure, asked, key) for measure in self._measures}
+        extra = self._extra(asked, key) if job.evidence else {}
         answers = tuple(_judged(job, *pair, evidence, arm) for pair in zip(questions, spoken, strict=True))
         return Cell(key, "done", reading=reading, answers=answers, extra=extra)
 
@@ -198,9 +197,10 @@ class Runner:
             )
         )
 
-    def _measure(self, measure: Measure, asked: Asked, key: CellKey) -> Any:
-        self._say(key, measure.name)
-        return measure(asked)
+    def _extra(self, asked: Asked, key: CellKey) -> dict[str, Any]:
+        assert self._measure is not None, "a job wants evidence, and nothing measures it"
+        self._say(key, self._measure.name)
+        return {self._measure.name: self._measure(asked)}
 
     def _say(self, key: CellKey, words: str) -> None:
         self._screen.say(f"{key.task} {key.tokens:,} {key.arm}: {words}")

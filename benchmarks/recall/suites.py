@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.recall.arms import DEFAULT, FULL, STREAMING, WINDOW
+from benchmarks.recall.arms import DEFAULT, FULL, STREAMING
 from benchmarks.recall.plan import Restart, Slice
 
 LENGTHS = (4_000, 8_000, 16_000, 32_000)
 ARMS = (DEFAULT, "infllm", STREAMING, FULL)
 BOUNDS = (DEFAULT, "exact", "infllm", "random", STREAMING, FULL)
-MULTIDAY_LENGTHS = (2_000, 8_000, 32_000)
-"""About 5, 20 and 80 days."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,15 @@ def many(task: str, arms: tuple[str, ...] = ARMS, lengths: tuple[int, ...] = LEN
     return Slice(task, lengths, 5, arms)
 
 
-_DAYS = Slice(
-    "multiday", MULTIDAY_LENGTHS, 4, (DEFAULT, "infllm", STREAMING, WINDOW, FULL), restart="ask", rank=True
+_RULER_SINGLE = (
+    "ruler_single",
+    "ruler_single_2",
+    "ruler_single_3",
+    "multikey_1",
+    "multivalue",
+    "multiquery",
+    "variable_tracking",
+    "frequent_words",
 )
 _FIVE_KEYS = Slice("five_keys", (1_024_000,), 1, (DEFAULT,), restart="ask")
 
@@ -48,27 +53,25 @@ SUITES: Mapping[str, Suite] = {
         (
             Slice("many_needles", (16_000,), 1, (DEFAULT, "infllm", FULL, STREAMING), questions=24),
             Slice("passkey", (8_000,), 2, (DEFAULT, "infllm", FULL, STREAMING)),
-            Slice("multiday", (8_000,), 1, (DEFAULT, STREAMING, FULL), questions=16, restart="ask"),
         ),
+    ),
+    "evidence": Suite(
+        "which blocks are chosen, before any answer: coverage, hits, ranks",
+        (Slice("many_needles", LENGTHS, 4, (DEFAULT, "infllm", "exact", "random"), evidence=True),),
     ),
     "needles": Suite("many needles in noise, each asked for", (many("many_needles", BOUNDS),)),
     "infinitebench": Suite(
-        "passkey, number string, key-value retrieval",
-        (single("passkey"), single("number_string"), many("kv_retrieval"), many("kv_question_last")),
+        "InfiniteBench's passkey, number string and key-value retrieval, the last also with the question last",
+        (
+            *(single(task) for task in ("passkey", "number_string", "kv_retrieval")),
+            many("kv_retrieval_question_last"),
+        ),
     ),
     "ruler": Suite(
         "RULER's tasks that need no download",
-        tuple(
-            single(task)
-            for task in (
-                "ruler_single",
-                "multikey_2",
-                "multikey_3",
-                "multivalue",
-                "multiquery",
-                "variable_tracking",
-                "frequent_words",
-            )
+        (
+            *(single(task) for task in _RULER_SINGLE),
+            *(many(task) for task in ("multikey_2", "multikey_3")),
         ),
     ),
     "grid": Suite(
@@ -76,7 +79,6 @@ SUITES: Mapping[str, Suite] = {
         (Slice("needle_grid", LENGTHS, 10, (DEFAULT, "infllm", FULL)),),
     ),
     "updates": Suite("facts that change: the newest wins", (many("fact_update"),)),
-    "multiday": Suite("days of conversation, the process restarted before the questions", (_DAYS,)),
     "restart": Suite(
         "two processes must answer alike",
         (Slice("many_needles", (4_000,), 2, (DEFAULT,), questions=10, restart="compare"),),
@@ -93,7 +95,6 @@ SUITES: Mapping[str, Suite] = {
             single("passkey", ARMS, (*LENGTHS, 64_000)),
             many("fact_update"),
             Slice("needle_grid", LENGTHS, 10, (DEFAULT, "infllm", FULL)),
-            _DAYS,
             _FIVE_KEYS,
         ),
     ),
@@ -118,6 +119,8 @@ def changed(
     histories: int | None,
     questions: int | None,
     restart: Restart | None,
+    rank: bool | None,
+    evidence: bool | None,
 ) -> tuple[Slice, ...]:
     """The slices with what the command line asks for instead; None leaves things as they are."""
     return tuple(
@@ -128,6 +131,8 @@ def changed(
             histories=one.histories if histories is None else histories,
             questions=one.questions if questions is None else questions,
             restart=one.restart if restart is None else restart,
+            rank=one.rank if rank is None else rank,
+            evidence=one.evidence if evidence is None else evidence,
         )
         for one in slices
     )

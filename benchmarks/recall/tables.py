@@ -17,13 +17,16 @@ from benchmarks.recall.headline import Verdict
 from benchmarks.recall.results import Pick, Results, Where, ranked, score, seen
 from benchmarks.recall.statistics import Interval
 
+RULES = ("chosen", "exact", "random")
+
 
 def show(console: Console, results: Results, verdicts: Sequence[Verdict], left: int) -> None:
     """Print accuracy, rankings, what was seen, differences, costs, and the verdicts."""
     _show_scores(console, results, score, "accuracy, % [95 % interval, Wilson]")
     _show_scores(console, results, ranked, "right choice ranked first, % [95 % interval, Wilson]")
-    _show_scores(console, results, seen, "evidence among the recalled blocks with the largest shares, %")
+    _show_scores(console, results, seen, "evidence among the recalled blocks of largest share, %")
     _show_kinds(console, results)
+    _show_coverage(console, results)
     _show_differences(console, results)
     _show_costs(console, results)
     for verdict in verdicts:
@@ -92,6 +95,25 @@ def _show_kinds(console: Console, results: Results) -> None:
     console.print(table)
 
 
+def _show_coverage(console: Console, results: Results) -> None:
+    """How much of the attention to evicted tokens is covered, the best and a random choice beside it."""
+    table = Table(
+        title="attention to evicted tokens that the chosen blocks cover, % [95 % interval, bootstrap]",
+        title_justify="left",
+    )
+    for head in ("task", "tokens", "arm", "n", "chosen", "exact", "random", "chosen - exact"):
+        table.add_column(head, justify="left" if head in {"task", "arm"} else "right")
+    for where in results.wheres:
+        for arm in results.arms:
+            chosen, exact, by_chance = (results.coverage(where, arm, rule) for rule in RULES)
+            if chosen.values:
+                means = (_percent(one.mean) for one in (chosen, exact, by_chance))
+                gap = _points(chosen.minus(exact).difference)
+                table.add_row(where.task, f"{where.tokens:,}", arm, str(len(chosen.values)), *means, gap)
+    if table.row_count:
+        console.print(table)
+
+
 def _show_differences(console: Console, results: Results) -> None:
     """The default against every other arm, question by question."""
     others = [arm for arm in results.arms if arm != DEFAULT]
@@ -114,8 +136,11 @@ def _show_differences(console: Console, results: Results) -> None:
 
 
 def _show_costs(console: Console, results: Results) -> None:
-    table = Table(title="cost, medians", title_justify="left")
-    heads = ("tokens held", "read, tokens/s", "question, s", "to first token, s", "disk, MiB", "read again")
+    table = Table(
+        title="cost, medians: tokens held, tokens read a second, seconds, tokens read again (sum)",
+        title_justify="left",
+    )
+    heads = ("held", "read/s", "s a question", "s to first", "disk MiB", "re-read")
     for head in ("task", "tokens", "arm", *heads):
         table.add_column(head, justify="left" if head in {"task", "arm"} else "right")
     for where in results.wheres:

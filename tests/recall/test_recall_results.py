@@ -1,0 +1,224 @@
+"""From cells to scores, verdicts, tables and pictures, judged on cells whose numbers are known."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks.recall.cells import Answer, Cell, CellKey, Reading, Status
+from benchmarks.recall.headline import Verdict, exit_code, verdicts
+from benchmarks.recall.plots import draw
+from benchmarks.recall.results import Results, Where, ranked, seen
+from benchmarks.recall.tables import show, write_json
+
+TRAINED = 32_768
+
+
+def cell(
+    arm: str,
+    scores: Sequence[float],
+    task: str = "many_needles",
+    tokens: int = 16_000,
+    history: int = 0,
+    kind: str = "k",
+    **other: Any,
+) -> Cell:
+    """A cell with these scores."""
+    answers = tuple(
+        Answer(f"q{n}", kind, "text", score, 1.0, 0.5, 20, 3, 0, 0.2, 0.5, (-1.0, -1.0 - score))
+        for n, score in enumerate(scores)
+    )
+    key = CellKey(task, tokens, f"{task}-{tokens}-{history}", arm, "d")
+    return Cell(key, "done", "", Reading(tokens, tokens, 10.0, 1 << 20), answers, **other)
+
+
+def lacking(arm: str, status: Status, reason: str) -> Cell:
+    """A cell without answers."""
+    return Cell(CellKey("many_needles", 16_000, "h", arm, "d"), status, reason)
+
+
+def covered(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What the evidence measurement leaves behind: coverage by rule, question by question."""
+    rows = [
+        {"question": f"q{n}", "rules": {rule: {"heads": {"coverage": values[rule][n]}} for rule in values}}
+        for n in range(len(values["chosen"]))
+    ]
+    return {"evidence": {"questions": rows}}
+
+
+def met(cells: Sequence[Cell], words: str) -> bool | None:
+    """The verdict on the one target whose words these are."""
+    (found,) = [one.met for one in verdicts(Results(cells), TRAINED) if words in one.what]
+    return found
+
+
+def test_scores_are_paired_by_history_and_question() -> None:
+    """Only what both arms answered is compared; kinds and pictures of an answer can be picked."""
+    first = [
+        cell("default", [1, 1, 0]),
+        cell("default", [1], history=1),
+        cell("default", [0, 1], kind="other", history=2),
+    ]
+    second = [cell("full", [0, 1]), cell("full", [0, 0], kind="other", history=2)]
+    results, where = Results([*first, *second]), Where("many_needles", 16_000)
+
+    ours, theirs = results.scores(where, "default"), results.scores(where, "full")
+
+    assert (ours.interval.value, ours.interval.n) == (pytest.approx(4 / 6), 6)
+    both = ours.minus(theirs)
+    assert (both.difference.n, both.won, both.lost) == (4, 2, 0)
+    assert both.difference.value == 0.5
+    assert results.kinds(where) == ["k", "other"]
+    assert results.scores(where, "default", kind="other").values == [0, 1]
+    assert results.scores(where, "full", ranked).values == [0, 1, 0, 0]
+    assert results.scores(where, "full", seen).values == [0.5] * 4
+    assert results.arms == ["default", "full"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "full", "infllm", "against_full", "against_infllm"),
+    [
+        ([1] * 9 + [0], [1] * 10, [1] * 6 + [0] * 4, True, True),
+        ([1] * 8 + [0] * 2, [1] * 10, [1] * 6 + [0] * 4, False, False),
+        ([0] * 10, [0] * 10, [0] * 10, None, None),
+    ],
+)
+def test_many_needles_are_judged_against_full_and_infllm(
+    ours: list[int],
+    full: list[int],
+    infllm: list[int],
+    against_full: bool | None,
+    against_infllm: bool | None,
+) -> None:
+    """0.9 of full attention and 1.5 of InfLLM are the limits; where nobody is right, nothing is judged."""
+    cells = [cell("default", ours), cell("full", full), cell("infllm", infllm)]
+
+    assert met(cells, "0.9 x full") is against_full
+    assert met(cells, "1.5 x infllm") is against_infllm
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0, True), (1, True), (8, False)])
+def test_passkey_may_lose_five_points_at_most(lost: int, verdict: bool) -> None:
+    """The lower bound of the paired difference counts, not the difference."""
+    histories = range(100)
+    cells = [cell("full", [1], "passkey", 32_000, h) for h in histories]
+    cells += [cell("default", [int(h >= lost)], "passkey", 32_000, h) for h in histories]
+
+    assert met(cells, "passkey at 32K") is verdict
+
+
+@pytest.mark.parametrize(("right_beyond", "verdict"), [(30, True), (20, False)])
+def test_beyond_the_trained_window(right_beyond: int, verdict: bool) -> None:
+    """The longest length inside is compared with the longest outside; a million-token log is not part of it."""
+
+    def passkeys(tokens: int, right: int) -> list[Cell]:
+        return [cell("default", [int(h < right)], "passkey", tokens, h) for h in range(30)]
+
+    cells = [*passkeys(8_000, 3), *passkeys(30_000, 30), *passkeys(64_000, right_beyond)]
+    cells += [cell("default", [0], "passkey", 1_024_000)]
+
+    assert met(cells, "passkey beyond") is verdict
+
+
+@pytest.mark.parametrize(("window", "verdict"), [([1] * 12, False), ([1] * 4 + [0] * 8, True)])
+def test_multiday_fails_when_a_window_clearly_beats_the_default(window: list[int], verdict: bool) -> None:
+    """Kind by kind; a difference whose interval touches zero does not count."""
+    cells = []
+    for kind in ("user", "update"):
+        ours = [1] * 3 + [0] * 9 if kind == "update" else [1] * 12
+        for history, (arm, scores) in enumerate([("default", ours), ("window", window)]):
+            del history
+            cells.append(cell(arm, scores, "multiday", 8_000, history=len(kind), kind=kind))
+
+    assert met(cells, "multiday at 8,000") is verdict
+
+
+def test_every_key_of_a_million_tokens_must_be_found() -> None:
+    """Five of five, and nothing less."""
+    assert met([cell("default", [1] * 5, "five_keys", 1_024_000)], "1,000K") is True
+    assert met([cell("default", [1, 1, 1, 1, 0], "five_keys", 1_024_000)], "1,000K") is False
+
+
+@pytest.mark.parametrize(
+    ("chosen", "of_exact", "over"), [(0.98, True, True), (0.9, False, True), (0.5, False, False)]
+)
+def test_coverage_is_judged_against_the_best_choice_and_infllm(
+    chosen: float, of_exact: bool, over: bool
+) -> None:
+    """95 % of what as many blocks could cover, and clearly above InfLLM's."""
+    ours = [chosen + 0.001 * n for n in range(20)]
+    extra = covered({"chosen": ours, "exact": [1.0] * 20, "random": [0.1] * 20})
+    theirs = covered(
+        {"chosen": [0.6 + 0.002 * n for n in range(20)], "exact": [1.0] * 20, "random": [0.1] * 20}
+    )
+    cells = [cell("default", [1] * 20, extra=extra), cell("infllm", [1] * 20, extra=theirs)]
+
+    assert met(cells, "0.95 x the best choice") is of_exact
+    assert met(cells, "clearly above infllm") is over
+
+
+def test_without_numbers_nothing_is_judged() -> None:
+    """No cell, no verdict; the exit code knows misses from failures."""
+    empty = Results([])
+
+    assert {one.met for one in verdicts(empty, TRAINED)} == {None}
+    assert exit_code(empty, verdicts(empty, TRAINED)) == 0
+    assert exit_code(empty, [Verdict("a", "b", True), Verdict("a", "b", False)]) == 3
+    assert exit_code(Results([lacking("default", "failed", "why")]), [Verdict("a", "b", False)]) == 1
+
+
+def test_tables_hold_the_figures() -> None:
+    """Accuracy with its interval, kinds, differences, costs, coverage, verdicts and failures are all printed."""
+    extra = covered({"chosen": [0.5, 0.7], "exact": [0.6, 0.8], "random": [0.1, 0.1]})
+    cells = [
+        cell("default", [1, 1], extra=extra),
+        cell("streaming", [0, 0]),
+        cell("streaming", [1], kind="late", history=1),
+        lacking("full", "does not fit", "too long"),
+        lacking("exact", "failed", "broke [here]"),
+    ]
+    out = io.StringIO()
+
+    show(Console(file=out, width=200), Results(cells), [Verdict("a target", "found", True)], left=3)
+
+    text = out.getvalue()
+    for words in (
+        "100 [34, 100]", "does not fit", "+100.0 [+100.0, +100.0]", "1,600", "60 [50, 70]", "-10.0 [-10.0, -10.0]",
+        "late", "PASS  a target: found", "failed: many_needles 16,000 exact: broke [here]", "left out",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_everything_is_written_as_json(tmp_path: Path) -> None:
+    """Scores by arm and kind, verdicts and whole cells, readable by anything."""
+    results = Results([cell("default", [1, 0]), cell("full", [1, 1])])
+
+    write_json(tmp_path / "r.json", results, [Verdict("a", "b", None)], {"seed": 0}, 2)
+
+    record = json.loads((tmp_path / "r.json").read_text())
+    picked = [one for one in record["scores"] if one["metric"] == "score" and one["kind"] is None]
+    assert [(one["arm"], one["value"], one["n"]) for one in picked] == [("default", 0.5, 2), ("full", 1.0, 2)]
+    assert record["verdicts"] == [{"what": "a", "found": "b", "met": None}]
+    assert [len(one["answers"]) for one in record["cells"]] == [2, 2]
+    assert (record["left_out"], record["facts"]) == (2, {"seed": 0})
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    """One picture for each task: lines over lengths, or a grid where kinds are depths."""
+    lines = [cell(arm, [1, 0], tokens=tokens) for arm in ("default", "full") for tokens in (4_000, 8_000)]
+    grid = [
+        cell("default", [n % 2], "needle_grid", tokens, n, f"depth {50 * n:03d}%")
+        for tokens in (4_000, 8_000)
+        for n in range(3)
+    ]
+
+    drawn = draw(Results([*lines, *grid, lacking("exact", "failed", "")]), tmp_path / "new")
+
+    assert [path.name for path in drawn] == ["many_needles.png", "needle_grid.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
