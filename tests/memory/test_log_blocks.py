@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,8 +12,9 @@ from agentmem.memory.blocks import BlockGrid
 from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.log_blocks import BlocksState, LogBlocks, digest_missing
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.selectors import TwoStage
+from agentmem.memory.selectors import TwoStage, make_selector
 from agentmem.memory.source import KVLayout
+from agentmem.store.digest_log import DigestState, DiskDigestLog
 from agentmem.store.in_memory_log import InMemoryTokenLog
 from agentmem.store.volatile_digests import VolatileDigestLog
 
@@ -113,3 +116,41 @@ def test_digests_beyond_the_count_are_not_shown() -> None:
     shown = torch.cat(list(blocks.digests()), dim=1)
     assert torch.equal(shown, torch.cat(list(digests.parts(0)), dim=1)[:, :7, None])
     assert blocks.alive is None and blocks.dead_tokens(torch.zeros(2, 1, dtype=torch.int64)) is None
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("file", [1, 3, 4, 64])
+def test_rows_cut_between_files_are_put_together(rows: int, file: int, tmp_path: Path) -> None:
+    """Blocks of several rows, whole and in order, however many rows a file holds; most are not copied."""
+    digests = DiskDigestLog(tmp_path, LAYOUT, file, "ada", DigestState(None, 0, {}))
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(heads, 10 * rows, dim, generator=generator) for heads, dim in LAYOUT.layers]
+    digests.append(made)
+    for count in (10, 7, 1):
+        blocks = LogBlocks(
+            SPECS[0], log_of(60, [])[0], digests, workspace(), BlocksState(GRID, count, [], CPU), rows
+        )
+        parts = blocks.digests()
+        wanted = made[0].unflatten(1, (10, rows))[:, :count]
+        assert torch.equal(torch.cat(list(parts), dim=1), wanted)
+    mapped = digests.parts(0)
+    ends = [(part.data_ptr(), part.data_ptr() + part.shape[1] * 8 * 4) for part in mapped]
+    copied = [part for part in parts if not any(a <= part.data_ptr() < b for a, b in ends)]
+    assert not copied or file % rows
+    digests.close()
+
+
+def test_rows_that_damage_has_torn_are_made_again() -> None:
+    """A log that ends in the middle of a block loses that block's rows, and gets all of them."""
+    log, _ = log_of(60, [])
+    selector = make_selector("sub-means-4")
+    whole, torn = VolatileDigestLog(LAYOUT), VolatileDigestLog(LAYOUT)
+    for digests in (whole, torn):
+        digests.select(selector.digest_kind)
+        assert digest_missing(12, GRID, selector, SPECS, log, digests, workspace()) == 12
+    torn.truncate(4 * 5 + 3)
+
+    assert digest_missing(12, GRID, selector, SPECS, log, torn, workspace()) == 7
+    assert torn.count == 48
+    for layer in (0, 1):
+        assert torch.equal(*(torch.cat(list(digests.parts(layer)), dim=1) for digests in (whole, torn)))
