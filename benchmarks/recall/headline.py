@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.recall.arms import DEFAULT, FULL, STREAMING, WINDOW
+from benchmarks.recall.evidence_tables import points
 from benchmarks.recall.results import Results, Scores, Where
 from benchmarks.recall.statistics import Interval
 
@@ -127,7 +128,7 @@ def _multiday(results: Results) -> Iterator[Verdict]:
                 found = results.scores(where, arm, kind=kind).minus(ours).difference
                 compared += found.n > 0
                 if found.clear_of(0.0):
-                    beaten.append(f"{kind} ({arm} {_points(found)})")
+                    beaten.append(f"{kind} ({arm} {points(found)})")
         if compared:
             yield Verdict(what, "; ".join(beaten) or f"none in {compared} comparisons", not beaten)
     if not results.lengths(MULTIDAY):
@@ -159,9 +160,5 @@ def _judged(what: str, found: Interval, against: str, met: bool, *, says: bool =
     """A verdict on a difference; without ``says`` nobody answered anything, so being no worse means nothing."""
     if not found.n:
         return Verdict(what, f"nothing to compare with {against}", None)
-    words = f"{_points(found)} points against {against}, n={found.n}"
+    words = f"{points(found)} points against {against}, n={found.n}"
     return Verdict(what, words, met) if says else Verdict(what, f"{words}, nothing right in either", None)
-
-
-def _points(found: Interval) -> str:
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

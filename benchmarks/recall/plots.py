@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from agentmem.errors import MissingExtraError
+from benchmarks.recall.evidence_tables import RULES
 from benchmarks.recall.results import Results, Where
 
 try:
@@ -27,14 +28,15 @@ DEPTH = "depth "
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write one picture per task that has something to show; returns their paths."""
+    """Write a picture per task, and one of coverage by layer where it was measured; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for task in dict.fromkeys(where.task for where in results.wheres):
         figure = _grid(results, task) if _depths(results, task) else _lines(results, task)
-        path = folder / f"{task}.png"
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-        drawn.append(path)
+        drawn.append(_save(figure, folder / f"{task}.png"))
+        layers = _layers(results, task)
+        if layers is not None:
+            drawn.append(_save(layers, folder / f"{task}-coverage.png"))
     return drawn
 
 
@@ -84,6 +86,36 @@ def _grid(results: Results, task: str) -> Figure:
     panels[0].set_ylabel("depth of the needle")
     figure.suptitle(task)
     return figure
+
+
+def _layers(results: Results, task: str) -> Figure | None:
+    """Coverage of each layer at the longest history, a panel for each arm; None where it was not measured."""
+    measured = [
+        w for w in _wheres(results, task) if any(results.layers(w, arm, "chosen") for arm in results.arms)
+    ]
+    if not measured:
+        return None
+    where = measured[-1]
+    arms = [arm for arm in results.arms if results.layers(where, arm, "chosen")]
+    figure = Figure(figsize=(1.0 + 3.6 * len(arms), 3.6))
+    panels = np.atleast_1d(figure.subplots(1, len(arms), sharey=True))
+    for axes, arm in zip(panels, arms, strict=True):
+        for rule in RULES:
+            found = results.layers(where, arm, rule)
+            axes.plot(list(found), list(found.values()), marker=".", label=rule)
+        axes.set_xlabel("layer")
+        axes.set_title(arm)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("evicted attention covered")
+    panels[0].set_ylim(-0.03, 1.03)
+    panels[0].legend()
+    figure.suptitle(f"{task} at {where.tokens:,} tokens")
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    return path
 
 
 def _wheres(results: Results, task: str) -> Sequence[Where]:

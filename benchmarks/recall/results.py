@@ -128,15 +128,32 @@ class Results:
         return Scores(found)
 
     def coverage(self, where: Where, arm: str, rule: str = "chosen") -> Scores:
-        """Part of the attention to evicted tokens that a rule's blocks cover, on an arm's own histories.
+        """Part of the attention to evicted tokens that a rule's blocks cover, on an arm's own histories."""
+        return self.evidence(where, arm, rule, "heads", "coverage")
 
-        ``rule``: "chosen", what the arm chose; "exact" and "random", judged beside it at the same number of blocks.
+    def evidence(self, where: Where, arm: str, rule: str, over: str, figure: str) -> Scores:
+        """One figure of the evidence measurement, question by question; left out where it was not measured.
+
+        Args:
+            where, arm: which cells.
+            rule: "chosen", what the arm chose; "exact" and "random", judged beside it at as many blocks.
+            over: "heads" and "layers", the mean over them; "union", all layers together.
+            figure: see :mod:`benchmarks.recall.evidence_ranks`.
         """
         found: dict[tuple[str, str], float] = {}
         for cell in self.at(where, arm):
             for row in cell.extra.get("evidence", {}).get("questions", ()):
-                found[cell.key.history, row["question"]] = row["rules"][rule]["heads"]["coverage"]
+                if figure in row["rules"][rule][over]:
+                    found[cell.key.history, row["question"]] = row["rules"][rule][over][figure]
         return Scores(found)
+
+    def layers(self, where: Where, arm: str, rule: str) -> dict[int, float]:
+        """Coverage of each layer, the mean over its heads and over the cells there are."""
+        sums: dict[int, list[float]] = {}
+        for cell in self.at(where, arm):
+            for row in cell.extra.get("evidence", {}).get("heads", ()):
+                sums.setdefault(row["layer"], []).append(row["rules"][rule]["coverage"])
+        return {layer: sum(values) / len(values) for layer, values in sorted(sums.items())}
 
     def status(self, where: Where, arm: str) -> str:
         """Why no cell of it is done: "does not fit" or "failed"; empty when one is."""

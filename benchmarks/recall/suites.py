@@ -51,7 +51,14 @@ SUITES: Mapping[str, Suite] = {
     "headline": Suite(
         "a first look in half an hour on two cores: few questions, wide intervals (make recall)",
         (
-            Slice("many_needles", (16_000,), 1, (DEFAULT, "infllm", FULL, STREAMING), questions=24),
+            Slice(
+                "many_needles",
+                (16_000,),
+                1,
+                (DEFAULT, "infllm", FULL, STREAMING),
+                questions=24,
+                evidence=True,
+            ),
             Slice("passkey", (8_000,), 2, (DEFAULT, "infllm", FULL, STREAMING)),
         ),
     ),

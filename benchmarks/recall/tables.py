@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.recall.arms import DEFAULT
+from benchmarks.recall.evidence_tables import percent, points, show_evidence
 from benchmarks.recall.headline import Verdict
 from benchmarks.recall.results import Pick, Results, Where, ranked, score, seen
-from benchmarks.recall.statistics import Interval
-
-RULES = ("chosen", "exact", "random")
 
 
 def show(console: Console, results: Results, verdicts: Sequence[Verdict], left: int) -> None:
@@ -26,7 +24,7 @@ def show(console: Console, results: Results, verdicts: Sequence[Verdict], left: 
     _show_scores(console, results, ranked, "right choice ranked first, % [95 % interval, Wilson]")
     _show_scores(console, results, seen, "evidence among the recalled blocks of largest share, %")
     _show_kinds(console, results)
-    _show_coverage(console, results)
+    show_evidence(console, results)
     _show_differences(console, results)
     _show_costs(console, results)
     for verdict in verdicts:
@@ -77,7 +75,7 @@ def _score(results: Results, where: Where, arm: str, pick: Pick, kind: str | Non
     found = results.scores(where, arm, pick, kind)
     if not found.values:
         return results.status(where, arm) if pick is score else ""
-    return _percent(found.interval)
+    return percent(found.interval)
 
 
 def _show_kinds(console: Console, results: Results) -> None:
@@ -95,25 +93,6 @@ def _show_kinds(console: Console, results: Results) -> None:
     console.print(table)
 
 
-def _show_coverage(console: Console, results: Results) -> None:
-    """How much of the attention to evicted tokens is covered, the best and a random choice beside it."""
-    table = Table(
-        title="attention to evicted tokens that the chosen blocks cover, % [95 % interval, bootstrap]",
-        title_justify="left",
-    )
-    for head in ("task", "tokens", "arm", "n", "chosen", "exact", "random", "chosen - exact"):
-        table.add_column(head, justify="left" if head in {"task", "arm"} else "right")
-    for where in results.wheres:
-        for arm in results.arms:
-            chosen, exact, by_chance = (results.coverage(where, arm, rule) for rule in RULES)
-            if chosen.values:
-                means = (_percent(one.mean) for one in (chosen, exact, by_chance))
-                gap = _points(chosen.minus(exact).difference)
-                table.add_row(where.task, f"{where.tokens:,}", arm, str(len(chosen.values)), *means, gap)
-    if table.row_count:
-        console.print(table)
-
-
 def _show_differences(console: Console, results: Results) -> None:
     """The default against every other arm, question by question."""
     others = [arm for arm in results.arms if arm != DEFAULT]
@@ -129,7 +108,7 @@ def _show_differences(console: Console, results: Results) -> None:
         for arm in others:
             found = ours.minus(results.scores(where, arm))
             if found.difference.n:
-                row = (_points(found.difference), str(found.won), str(found.lost), f"{found.p:.3f}")
+                row = (points(found.difference), str(found.won), str(found.lost), f"{found.p:.3f}")
                 table.add_row(where.task, f"{where.tokens:,}", arm, *row)
     if table.row_count:
         console.print(table)
@@ -166,11 +145,3 @@ def _cost(results: Results, where: Where, arm: str) -> list[str]:
         f"{statistics.median(reading.disk_bytes for reading, _ in done) / (1 << 20):,.0f}",
         str(sum(answer.tokens_reread for answer in answers)),
     ]
-
-
-def _percent(found: Interval) -> str:
-    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
-
-
-def _points(found: Interval) -> str:
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -46,10 +46,24 @@ def lacking(arm: str, status: Status, reason: str) -> Cell:
 def covered(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """What the evidence measurement leaves behind: coverage by rule, question by question."""
     rows = [
-        {"question": f"q{n}", "rules": {rule: {"heads": {"coverage": values[rule][n]}} for rule in values}}
+        {"question": f"q{n}", "rules": {rule: _figures(values[rule][n]) for rule in values}}
         for n in range(len(values["chosen"]))
     ]
-    return {"evidence": {"questions": rows}}
+    heads = [
+        {
+            "layer": layer,
+            "head": head,
+            "rules": {rule: {"coverage": sum(values[rule]) / 9} for rule in values},
+        }
+        for layer in range(3)
+        for head in range(2)
+    ]
+    return {"evidence": {"questions": rows, "heads": heads, "layers": []}}
+
+
+def _figures(coverage: float) -> dict[str, dict[str, float]]:
+    ranks = dict.fromkeys(("recall@5", "recall@10", "recall", "ndcg", "mrr"), 0.25)
+    return {"heads": {"coverage": coverage, "any": 0.75, "all": 0.5}, "layers": ranks, "union": ranks}
 
 
 def met(cells: Sequence[Cell], words: str) -> bool | None:
@@ -189,8 +203,8 @@ def test_tables_hold_the_figures() -> None:
 
     text = out.getvalue()
     for words in (
-        "100 [34, 100]", "does not fit", "+100.0 [+100.0, +100.0]", "1,600", "60 [50, 70]", "-10.0 [-10.0, -10.0]",
-        "late", "PASS  a target: found", "failed: many_needles 16,000 exact: broke [here]", "left out",
+        "100 [34, 100]", "does not fit", "+100.0 [+100.0, +100.0]", "1,600", "60 [50, 70]", "-6.5 [-7.0, -6.0]",
+        "any, a head", "75", "late", "PASS  a target: found", "failed: many_needles 16,000 exact: broke [here]", "left out",
     ):  # fmt: skip
         assert words in text, words
 
@@ -210,7 +224,7 @@ def test_everything_is_written_as_json(tmp_path: Path) -> None:
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
-    """One picture for each task: lines over lengths, or a grid where kinds are depths."""
+    """One picture for each task: lines over lengths, a grid where kinds are depths; and coverage layer by layer."""
     lines = [cell(arm, [1, 0], tokens=tokens) for arm in ("default", "full") for tokens in (4_000, 8_000)]
     grid = [
         cell("default", [n % 2], "needle_grid", tokens, n, f"depth {50 * n:03d}%")
@@ -218,7 +232,11 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
         for n in range(3)
     ]
 
-    drawn = draw(Results([*lines, *grid, lacking("exact", "failed", "")]), tmp_path / "new")
+    extra = covered({"chosen": [0.5], "exact": [0.6], "random": [0.1]})
+    layers = [cell("default", [1], "passkey", extra=extra)]
 
-    assert [path.name for path in drawn] == ["many_needles.png", "needle_grid.png"]
+    drawn = draw(Results([*lines, *grid, *layers, lacking("exact", "failed", "")]), tmp_path / "new")
+
+    names = ["many_needles.png", "needle_grid.png", "passkey.png", "passkey-coverage.png"]
+    assert [path.name for path in drawn] == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
