@@ -39,10 +39,16 @@ class MemoryConfig(BaseModel):
     """A chunk that ends at or before this attends to everything. None: the budget."""
     selector: str = "two-stage"
     """Which rule chooses the blocks; see :mod:`agentmem.memory.selectors`."""
-    positions: Literal["ordered"] = "ordered"
-    """How recalled tokens are placed: in token order, at consecutive positions."""
-    reselect_every: int = Field(64, ge=1, le=65_536)
-    """While decoding, choose blocks anew after this many tokens."""
+    positions: Literal["ordered", "infllm", "lm-infinite", "streaming"] = "ordered"
+    """How the past is placed: in token order at consecutive positions, or as a reference mode does;
+    see :mod:`agentmem.memory.placements`."""
+    rope: Literal["model", "linear", "ntk"] = "model"
+    """Whose rotation: the model's own, or one stretched by ``rope_factor`` as position interpolation or
+    NTK-aware scaling do, for reference modes; see :mod:`agentmem.memory.rope_scaling`."""
+    rope_factor: float = Field(1.0, ge=1.0, le=1024.0)
+    """How many times the trained length a stretched rotation reaches; 1 for the model's own."""
+    reselect_every: int = Field(64, ge=0, le=65_536)
+    """While decoding, choose blocks anew after this many tokens; 0: for every token."""
     kv_dtype: Literal["model"] = "model"
     """How K/V are stored: in the model's own dtype, exactly."""
     stamp: str | None = None
@@ -64,7 +70,27 @@ class MemoryConfig(BaseModel):
             )
         if self.stamp is not None and "%" not in self.stamp:
             raise ValueError(f"stamp={self.stamp!r} holds no strftime field such as %Y-%m-%d")
+        if (self.rope == "model") != (self.rope_factor == 1.0):
+            raise ValueError(
+                f"rope={self.rope!r} with rope_factor={self.rope_factor}: a stretched rotation needs a factor "
+                "above 1, the model's own has none"
+            )
+        if self.positions != "ordered":
+            self._check_reference()
         return self
+
+    def _check_reference(self) -> None:
+        """What the reference placements ask for; the window slides token by token there."""
+        step = self.chunk_tokens + self.reselect_every
+        if step > self.window_tokens:
+            raise ValueError(
+                f"positions={self.positions!r}: chunk_tokens + reselect_every = {step} exceeds "
+                f"window_tokens={self.window_tokens}; a chunk must fit the window"
+            )
+        if self.recall_tokens and self.positions != "infllm":
+            raise ValueError(
+                f"positions={self.positions!r} recalls nothing; set recall_tokens=0, got {self.recall_tokens}"
+            )
 
     @property
     def budget(self) -> int:

@@ -16,9 +16,18 @@ _NOT_IN_KV = {"stamp", "keep_thinking"}
 """Options that act through the token ids alone, which are hashed themselves."""
 
 
+_LATER = ("rope", "rope_factor")
+"""Options younger than the first format: left out at their defaults, so that older state ids stay as they are."""
+
+
 def settings_of(config: MemoryConfig) -> dict[str, Any]:
     """The options that change K/V, as stored with a turn."""
-    return {key: value for key, value in config.model_dump().items() if key not in _NOT_IN_KV}
+    defaults = {name: MemoryConfig.model_fields[name].default for name in _LATER}
+    return {
+        key: value
+        for key, value in config.model_dump().items()
+        if key not in _NOT_IN_KV and not (key in defaults and value == defaults[key])
+    }
 
 
 def state_id(

@@ -19,9 +19,10 @@ from transformers import PreTrainedModel
 from agentmem.engine.attention import ATTENTION_NAME, CONTEXT_KEYWORD, AttentionContext, BoundCall
 from agentmem.engine.inert import InertRotary
 from agentmem.engine.probe import PROBE_NAME, LayerFinding, probe, refusal
-from agentmem.engine.rotary import Extra, build_table, rope_facts, short_limit
+from agentmem.engine.rotary import Extra, Stretch, build_table, rope_facts, short_limit
 from agentmem.engine.surgery import Surgery, whereabouts
 from agentmem.errors import ClosedError, ConfigError, InputError, UnsupportedModelError
+from agentmem.memory.rope_scaling import SCALINGS
 from agentmem.memory.rotation import LayerSpec, RotaryTable
 
 __all__ = ["AttentionContext", "Binding", "bind"]
@@ -52,6 +53,8 @@ class Binding:
         self.max_positions = max_positions
         self.rope_facts: Mapping[str, str] = dict(facts)
         self._surgery = surgery
+        self._findings = findings
+        self._stretched: dict[tuple[str, float, int], tuple[LayerSpec, ...]] = {}
         self._index_of = {finding.module: index for index, finding in enumerate(findings)}
         self._keeps = "logits_to_keep" in inspect.signature(type(model).forward).parameters
         self._made_on = self._whereabouts()
@@ -60,6 +63,23 @@ class Binding:
     def full_layers(self) -> tuple[int, ...]:
         """Indices of the layers that see everything and so can recall; never empty."""
         return tuple(layer.index for layer in self.layers if layer.window is None)
+
+    def stretched(self, rope: str, factor: float, positions: int) -> tuple[LayerSpec, ...]:
+        """The layers with frequencies stretched by a rule of :data:`SCALINGS`, for so many positions.
+
+        Raises ConfigError when this model's rotation cannot be stretched.
+        """
+        key = (rope, factor, positions)
+        with _one_at_a_time, torch.inference_mode(False), torch.no_grad():
+            if key not in self._stretched:
+                rule = SCALINGS[rope]
+                try:
+                    self._stretched[key] = _build_layers(
+                        self.model, self._findings, positions, lambda frequencies: rule(frequencies, factor)
+                    )
+                except UnsupportedModelError as error:
+                    raise ConfigError(f"rope={rope!r}: {error}") from error
+            return self._stretched[key]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -213,7 +233,7 @@ def _choose_positions(wanted: int | None, trained_length: int, used: Mapping[str
 
 
 def _build_layers(
-    model: PreTrainedModel, findings: list[LayerFinding], positions: int
+    model: PreTrainedModel, findings: list[LayerFinding], positions: int, stretch: Stretch | None = None
 ) -> tuple[LayerSpec, ...]:
     """One spec per layer; layers that rotate alike share one table."""
     tables: dict[tuple[str, Extra, Any, int, torch.dtype, torch.device], RotaryTable] = {}
@@ -225,7 +245,9 @@ def _build_layers(
             key = (s.name, s.extra, s.function, found.head_dim, found.dtype, found.device)
             if key not in tables:
                 try:
-                    tables[key] = build_table(s, positions, found.head_dim, found.dtype, found.device)
+                    tables[key] = build_table(
+                        s, positions, found.head_dim, found.dtype, found.device, stretch
+                    )
                 except ValueError as error:
                     raise refusal(model, f"layer {index}: {error}") from error
             table = tables[key]

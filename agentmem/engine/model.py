@@ -24,6 +24,8 @@ from agentmem.engine.session import Session
 from agentmem.engine.template import ChatTemplate
 from agentmem.errors import ConfigError
 from agentmem.memory.buffers import Workspace, WorkspaceSize
+from agentmem.memory.placements import POSITION_RULES
+from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import make_selector
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
 from agentmem.memory.witness import Witness
@@ -105,39 +107,53 @@ class LanguageModel:
 
     def check(self, config: MemoryConfig) -> None:
         """Raise ConfigError when a configuration does not fit the positions this model knows."""
-        size = _workspace_size(config)
-        longest = max(size.capacity(spec) for spec in self.binding.layers)
-        if longest > self.binding.max_positions:
+        known = self.binding.max_positions
+        if config.rope != "model":
+            known = int(self.binding.trained_length * config.rope_factor)
+        longest = self._positions(config)
+        if longest > known:
             raise ConfigError(
-                f"{self.name} can place {self.binding.max_positions} tokens (it was trained on "
-                f"{self.binding.trained_length}), but the working set may "
-                f"take {longest}: dense_tokens, or the budget with chunk_tokens and reselect_every if that is "
-                "more. Make sink_tokens, window_tokens, recall_tokens or dense_tokens smaller."
+                f"{self.name} can place {known} tokens (it was trained on {self.binding.trained_length}), but "
+                f"the working set may take {longest}: dense_tokens, or the budget with chunk_tokens and "
+                "reselect_every if that is more. Make sink_tokens, window_tokens, recall_tokens or dense_tokens "
+                "smaller."
             )
+        self._layers(config)
 
     @contextmanager
     def turn(
         self, log: TokenLog, digests: DigestLog, config: MemoryConfig, witness: Witness | None = None
     ) -> Iterator[Session]:
         """A session for one turn of one agent; its buffers are handed on to the next turn."""
-        workspace = self._lease(_workspace_size(config))
+        layers = self._layers(config)
+        workspace = self._lease(_workspace_size(config), layers)
         try:
-            memory = WorkingMemory(
-                self.binding.layers, log, digests, config, make_selector(config.selector), workspace, witness
-            )
+            selector = make_selector(config.selector)
+            memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness)
             yield Session(self.binding, memory, config.chunk_tokens, self.device)
         finally:
             with self._lock:
                 self._workspaces.append(workspace)
 
-    def _lease(self, size: WorkspaceSize) -> Workspace:
-        """A free workspace of that size, else a new one; other sizes are let go, not hoarded."""
+    def _positions(self, config: MemoryConfig) -> int:
+        """The most positions a configuration may use."""
+        size = _workspace_size(config)
+        return max(size.positions(spec) for spec in self.binding.layers)
+
+    def _layers(self, config: MemoryConfig) -> tuple[LayerSpec, ...]:
+        """The model's layers, with its own rotation or a stretched one."""
+        if config.rope == "model":
+            return self.binding.layers
+        return self.binding.stretched(config.rope, config.rope_factor, self._positions(config))
+
+    def _lease(self, size: WorkspaceSize, layers: tuple[LayerSpec, ...]) -> Workspace:
+        """A free workspace of that size and rotation, else a new one; others are let go, not hoarded."""
         with self._lock:
-            free = [workspace for workspace in self._workspaces if workspace.size == size]
+            free = [kept for kept in self._workspaces if kept.size == size and kept.specs is layers]
             self._workspaces = free[1:]
         if free:
             return free[0]
-        return Workspace(self.binding.layers, size, self.layout.dtype, self.device)
+        return Workspace(layers, size, self.layout.dtype, self.device)
 
 
 def _eos_ids(model: PreTrainedModel) -> list[int]:
@@ -150,4 +166,5 @@ def _eos_ids(model: PreTrainedModel) -> list[int]:
 
 
 def _workspace_size(config: MemoryConfig) -> WorkspaceSize:
-    return WorkspaceSize.of(config, make_selector(config.selector).candidate_factor)
+    factor = make_selector(config.selector).candidate_factor
+    return POSITION_RULES[config.positions].size(config, factor)

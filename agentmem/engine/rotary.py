@@ -23,6 +23,8 @@ Extra = tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]
 """What a rotary module is called with beyond hidden states and positions (Gemma 3: a layer type)."""
 
 RotateFunction = Callable[..., Any]
+Stretch = Callable[[Tensor], Tensor]
+"""Frequencies (D/2,) fp32 -> (D/2,); see :mod:`agentmem.memory.rope_scaling`."""
 _STATEFUL = ("dynamic", "longrope")
 # bf16 keeps 8 bits: a rotation computed in another order of rounding stays within this.
 _ROUNDING = 2.0**-6
@@ -123,14 +125,22 @@ def rope_facts(rotary: nn.Module, positions: int) -> dict[str, str]:
 
 
 def build_table(
-    source: RotarySource, positions: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    source: RotarySource,
+    positions: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    stretch: Stretch | None = None,
 ) -> RotaryTable:
     """The table of positions [0, ``positions``) for heads of ``head_dim``; on ``device``.
 
-    Raises ValueError when the function is no rotation of the form x * C + x[perm] * S.
+    ``stretch`` changes the module's frequencies first. Raises ValueError when it cannot, or when the
+    function is no rotation of the form x * C + x[perm] * S.
     """
     # A copy, asked once: dynamic and longrope modules change with the largest position they have seen.
     module = copy.deepcopy(source.module)
+    if stretch is not None:
+        _stretch(module, stretch)
     hidden = torch.empty(1, 1, 1, dtype=dtype, device=device)
     index = torch.arange(positions, device=device).unsqueeze(0)
     cos, sin = (t.to(device) for t in call_rotary(module, hidden, index, source.extra))
@@ -139,6 +149,18 @@ def build_table(
     C = rotate_one(source.function, ones, cos, torch.zeros_like(sin))[0, 0]
     S = rotate_one(source.function, ones, torch.zeros_like(cos), sin)[0, 0] * rotated
     return _in_model_precision(source.function, C, S, perm, cos, sin, dtype)
+
+
+def _stretch(module: nn.Module, stretch: Stretch) -> None:
+    if stateful := sorted(rope_types(module) & set(_STATEFUL)):
+        raise ValueError(
+            f"rope type {', '.join(stateful)} chooses its own frequencies and cannot be stretched"
+        )
+    found = [buffer for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
+    if not found:
+        raise ValueError(f"{type(module).__name__} keeps no frequencies that could be stretched")
+    for buffer in found:
+        buffer.copy_(stretch(buffer.float()))
 
 
 def _in_model_precision(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agentmem.config import MemoryConfig
+from agentmem.memory.pair_buffer import PairBuffer
 from agentmem.memory.rooms import Rooms
 from agentmem.memory.rotation import LayerSpec
 
@@ -98,6 +99,11 @@ class WorkspaceSize:
     step: int
     """New tokens that may be appended before the buffer is rebuilt; so many can be staged."""
     scratch: int
+    """Tokens read at once, at most."""
+    pairs: int = 0
+    """Length of the pair buffers of full layers; 0 where the placement has none."""
+    furthest: int = 0
+    """Positions that a placement uses beside the plain buffers."""
 
     @classmethod
     def of(cls, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
@@ -114,9 +120,13 @@ class WorkspaceSize:
         )
 
     def capacity(self, spec: LayerSpec) -> int:
-        """Length of a layer's buffer; also the largest in-window position it uses."""
+        """Length of a layer's plain buffer."""
         past = self.past if spec.window is None else spec.window - 1
         return max(self.dense, past + self.step)
+
+    def positions(self, spec: LayerSpec) -> int:
+        """How many positions a layer uses; index and position are one in a plain buffer."""
+        return max(self.furthest, self.capacity(spec))
 
 
 class Workspace:
@@ -126,15 +136,22 @@ class Workspace:
         self, specs: Sequence[LayerSpec], size: WorkspaceSize, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.size = size
+        self.specs = specs
         self.device = device
         self.rooms = Rooms(device)
         self.layers = [LayerBuffer(spec, size.capacity(spec), dtype, device) for spec in specs]
+        self.pairs = {
+            spec.index: PairBuffer(spec, size.pairs, dtype, device)
+            for spec in specs
+            if size.pairs and spec.window is None
+        }
         self.staging = Staging(specs, size.step, dtype, device)
         widest = max(
             spec.num_kv_heads * spec.head_dim * max(size.scratch, size.capacity(spec)) for spec in specs
         )
         self._keys = torch.empty(widest, dtype=dtype)
-        self._values = torch.empty(widest if device.type != "cpu" else 0, dtype=dtype)
+        loose = device.type != "cpu" or size.pairs  # elsewhere values are read into their places
+        self._values = torch.empty(widest if loose else 0, dtype=dtype)
 
     def keys_scratch(self, spec: LayerSpec, tokens: int) -> Tensor:
         """CPU room for (Hkv, tokens, D) raw keys; valid until asked for again."""
@@ -143,7 +160,7 @@ class Workspace:
         )
 
     def values_scratch(self, spec: LayerSpec, tokens: int) -> Tensor:
-        """CPU room for (Hkv, tokens, D) values, when the buffers are elsewhere."""
+        """CPU room for (Hkv, tokens, D) values that cannot be read in place."""
         return self._values[: spec.num_kv_heads * tokens * spec.head_dim].view(
             spec.num_kv_heads, tokens, spec.head_dim
         )
