@@ -264,7 +264,9 @@ def _notes(way: _Way, path: ThreadPath, listed: Sequence[Said], *, edited: bool)
         notes.append("an answer of this memory was changed in the list, and is read as it stands there")
     if way.kind == "regenerate":
         notes.append("this was asked before; it is answered again in place of what followed")
-    foreign = sum(one.message["role"] == "assistant" for one in listed[way.start :]) - int(edited)
+    answers = [one for one in listed[way.start :] if one.message["role"] == "assistant"]
+    own = sum(one.state_id is not None and path.place_of_state(one.state_id) is not None for one in answers)
+    foreign = len(answers) - max(own, int(edited))
     if foreign > 0:
         notes.append(plan_notes.foreign(foreign))
     return notes if way.left is None else [*notes, *plan_notes.left_behind(*path.left_behind(way.left))]

@@ -257,9 +257,10 @@ def test_on_missing_rebuild_makes_the_memory_equal_the_list(caller: Caller) -> N
     """What was removed from the list is not attended to any more."""
     llm = chat_model(caller.llm.home, agent_id="ada", on_missing="rebuild")
 
-    llm.invoke([*caller.messages[2:], HumanMessage("Third.")])
+    answer = llm.invoke([*caller.messages[2:], HumanMessage("Third.")])
 
     assert said(llm, "ada") == ["Second.", "Third."]
+    assert "elsewhere" not in note_of(answer)
 
 
 def test_on_missing_error_refuses_and_stores_nothing(caller: Caller) -> None:
