@@ -3,7 +3,7 @@
     python -m benchmarks.recall headline                 a first look in half an hour on two cores
     python -m benchmarks.recall needles --limit 2        two histories of each length
     python -m benchmarks.recall passkey --selector default,exact,full --lengths 8K,16K
-    python -m benchmarks.recall --list                   the suites and tasks there are
+    python -m benchmarks.recall --list                   the suites, tasks and arms there are
 
 Finished cells are kept in HOME; the same command again goes on behind them. Exits with 0 when every target that could
 be judged was met, 1 when a cell failed, 2 when it was asked for what there is not, 3 when a target was missed.
@@ -25,7 +25,9 @@ from agentmem import MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import AgentMemError
-from benchmarks.recall.arms import DoesNotFitError, budgeted, make_arm
+from agentmem.memory.modes import MODES
+from agentmem.memory.selectors import SELECTORS
+from benchmarks.recall.arms import DEFAULT, DoesNotFitError, budgeted, make_arm
 from benchmarks.recall.cells import Journal
 from benchmarks.recall.evidence import EvidenceMeasure
 from benchmarks.recall.framing import frame_for
@@ -154,6 +156,7 @@ def _list(console: Console) -> None:
     for name, suite in SUITES.items():
         console.print(f"  {name:14} {suite.words}", highlight=False)
     console.print(f"  tasks: {', '.join(sorted(TASKS))}", highlight=False)
+    console.print(f"  arms: {', '.join((DEFAULT, *MODES, *SELECTORS))}", highlight=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.recall", description="Measure what is recalled."
     )
     parser.add_argument("suite", nargs="?", help="a suite's or a task's name; see --list")
-    parser.add_argument("--list", action="store_true", help="print the suites and tasks there are")
+    parser.add_argument("--list", action="store_true", help="print the suites, tasks and arms there are")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a model's name (default: {DEFAULT_MODEL})")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")

@@ -1,27 +1,29 @@
 """The arms of a comparison: names become configurations of one engine at one token budget.
 
-An arm is a selector of the registry, a reference mode, ``default``, ``window`` or ``full``; ``@option=value`` behind
-a name changes one option, as in ``two-stage@block_tokens=64``. Knows no task and no files.
+An arm is ``default``, a reference mode (``full``, ``infllm``, ``streaming``, ...) or a selector of the registry;
+``@option=value`` behind a name changes one option, as in ``two-stage@block_tokens=64``. Knows no task and no files.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from agentmem import MemoryConfig
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import ConfigError
+from agentmem.memory.modes import MODES, mode
 from agentmem.memory.selectors import SELECTORS, make_selector
 
 DEFAULT = "default"
 FULL = "full"
 WINDOW = "window"
 STREAMING = "streaming"
-LENGTH_SLACK = 1.03
-"""A history may be a little longer than asked for."""
-ANSWER_ROOM = 512
+STRETCHED = ("position-interpolation", "ntk")
+"""Full attention over a rotation stretched to a whole multiple, at least twice, of the trained length."""
+ANSWER_ROOM = 256
 """Tokens that a question, its template and the reply may take behind a history in full attention."""
 
 
@@ -56,8 +58,19 @@ def budgeted(base: MemoryConfig, budget: int | None) -> MemoryConfig:
     return base.changed(recall_tokens=recall // base.block_tokens * base.block_tokens)
 
 
+def is_dense(name: str) -> bool:
+    """Whether an arm attends to everything, so that its configuration depends on the history's length."""
+    return name.split("@", maxsplit=1)[0] in {FULL, *STRETCHED}
+
+
 def make_arm(name: str, base: MemoryConfig, tokens: int, model: LanguageModel) -> Arm:
-    """The arm of that name for histories of ``tokens`` tokens.
+    """The arm of that name.
+
+    Args:
+        name: see the module.
+        base: where its options come from, and its budget.
+        tokens: of the history, template included; dense arms need it exactly, others not at all.
+        model: that will answer.
 
     Raises:
         ConfigError: no selector or mode of that name, or an option that cannot be used.
@@ -69,31 +82,32 @@ def make_arm(name: str, base: MemoryConfig, tokens: int, model: LanguageModel) -
         config = config.changed(**dict(_option(name, change) for change in changes))
     make_selector(config.selector)
     model.check(config)
-    return Arm(name, config, dense=rule == FULL)
+    return Arm(name, config, dense=is_dense(name))
 
 
 def _config(rule: str, base: MemoryConfig, tokens: int, model: LanguageModel) -> MemoryConfig:
     if rule == DEFAULT:
         return base
     if rule == FULL:
-        return base.changed(dense_tokens=_dense_tokens(tokens, model))
+        return mode(FULL, base, tokens=_fitting(tokens + ANSWER_ROOM, model))
+    if rule in STRETCHED:
+        factor = max(2, math.ceil((tokens + ANSWER_ROOM) / model.binding.trained_length))
+        return mode(rule, base, tokens=tokens + ANSWER_ROOM, factor=factor)
+    if rule in MODES:
+        return mode(rule, base)
     if rule in SELECTORS:
         return base.changed(selector=rule)
-    if rule == WINDOW:
-        return base.changed(sink_tokens=0, window_tokens=base.budget, recall_tokens=0)
-    if rule == STREAMING:
-        return base.changed(window_tokens=base.budget - base.sink_tokens, recall_tokens=0)
     make_selector(rule)  # its error names the selectors there are
     raise AssertionError(f"{rule!r} is registered by now")
 
 
-def _dense_tokens(tokens: int, model: LanguageModel) -> int:
+def _fitting(tokens: int, model: LanguageModel) -> int:
     places = model.binding.max_positions
-    if tokens + ANSWER_ROOM > places:
+    if tokens > places:
         raise DoesNotFitError(
-            f"{tokens:,} tokens and an answer do not fit the {places:,} positions {model.name} knows"
+            f"a history and an answer of {tokens:,} tokens do not fit the {places:,} positions {model.name} knows"
         )
-    return min(places, int(LENGTH_SLACK * tokens) + ANSWER_ROOM)
+    return tokens
 
 
 def _option(name: str, change: str) -> tuple[str, Any]:

@@ -38,6 +38,8 @@ class Reading:
     """Fewer than held when an interrupted reading went on."""
     seconds: float
     disk_bytes: int
+    peak_mib: float | None = None
+    """How far anonymous memory rose while reading; None where the system does not say."""
 
     @property
     def tokens_per_second(self) -> float:

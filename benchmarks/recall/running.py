@@ -17,7 +17,7 @@ from agentmem import AgentMemory, MemoryConfig
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import AgentNotFoundError
 from benchmarks.recall.again import ask_in_new_process, check_same
-from benchmarks.recall.arms import Arm, DoesNotFitError, make_arm
+from benchmarks.recall.arms import Arm, DoesNotFitError, is_dense, make_arm
 from benchmarks.recall.asking import Spoken, ask_all
 from benchmarks.recall.cells import Answer, Cell, CellKey, Journal, Reading, digest
 from benchmarks.recall.items import Question
@@ -126,15 +126,22 @@ class Runner:
     def _options_of(self, job: Job) -> dict[str, Any] | None:
         """What the arm's name stands for; None when it does not fit the model."""
         try:
-            return make_arm(job.arm, self._options.base, job.history.tokens, self._model).config.model_dump()
+            return self._arm(job).config.model_dump()
         except DoesNotFitError:
             return None
+
+    def _arm(self, job: Job) -> Arm:
+        """The job's arm. A dense one is measured to the history, whose length the model's own template tells."""
+        tokens = job.history.tokens
+        if is_dense(job.arm):
+            messages = [{"role": piece.role, "content": piece.text} for piece in job.history.pieces]
+            tokens = len(self._model.template.delta(None, messages, tools=None, reply=False).ids)
+        return make_arm(job.arm, self._options.base, tokens, self._model)
 
     def _run(self, job: Job, key: CellKey) -> Cell:
         """The job's cell, on disk. A failure is a cell too."""
         try:
-            arm = make_arm(job.arm, self._options.base, job.history.tokens, self._model)
-            cell = self._measured(job, key, arm)
+            cell = self._measured(job, key, self._arm(job))
         except DoesNotFitError as error:
             cell = Cell(key, "does not fit", str(error))
         except Exception as error:  # noqa: BLE001  # written down, shown, and the exit code says so

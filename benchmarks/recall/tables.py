@@ -94,17 +94,18 @@ def _show_kinds(console: Console, results: Results) -> None:
 
 
 def _show_differences(console: Console, results: Results) -> None:
-    """The default against every other arm, question by question."""
-    others = [arm for arm in results.arms if arm != DEFAULT]
-    if DEFAULT not in results.arms or not others:
+    """The default, or the first arm there is, against every other one, question by question."""
+    if not results.arms:
         return
+    first = DEFAULT if DEFAULT in results.arms else results.arms[0]
+    others = [arm for arm in results.arms if arm != first]
     table = Table(
-        title="default minus another arm, points [95 % interval, paired bootstrap]", title_justify="left"
+        title=f"{first} minus another arm, points [95 % interval, paired bootstrap]", title_justify="left"
     )
     for head in ("task", "tokens", "arm", "difference", "won", "lost", "McNemar p"):
         table.add_column(head, justify="left" if head in {"task", "arm"} else "right")
     for where in results.wheres:
-        ours = results.scores(where, DEFAULT)
+        ours = results.scores(where, first)
         for arm in others:
             found = ours.minus(results.scores(where, arm))
             if found.difference.n:
@@ -116,10 +117,10 @@ def _show_differences(console: Console, results: Results) -> None:
 
 def _show_costs(console: Console, results: Results) -> None:
     table = Table(
-        title="cost, medians: tokens held, tokens read a second, seconds, tokens read again (sum)",
+        title="cost: medians, but the highest peak of memory while reading, and all tokens read again",
         title_justify="left",
     )
-    heads = ("held", "read/s", "s a question", "s to first", "disk MiB", "re-read")
+    heads = ("held", "read/s", "s a question", "s to first", "disk MiB", "peak MiB", "re-read")
     for head in ("task", "tokens", "arm", *heads):
         table.add_column(head, justify="left" if head in {"task", "arm"} else "right")
     for where in results.wheres:
@@ -137,11 +138,13 @@ def _cost(results: Results, where: Where, arm: str) -> list[str]:
     if not answers:
         return []
     speeds = [reading.tokens_per_second for reading, _ in done if reading.tokens_per_second]
+    peaks = [reading.peak_mib for reading, _ in done if reading.peak_mib is not None]
     return [
         f"{statistics.median(reading.tokens_held for reading, _ in done):,.0f}",
         f"{statistics.median(speeds):,.0f}" if speeds else "-",
         f"{statistics.median(answer.seconds for answer in answers):.2f}",
         f"{statistics.median(answer.seconds_to_first for answer in answers):.2f}",
         f"{statistics.median(reading.disk_bytes for reading, _ in done) / (1 << 20):,.0f}",
+        f"{max(peaks):,.0f}" if peaks else "-",
         str(sum(answer.tokens_reread for answer in answers)),
     ]

@@ -6,8 +6,9 @@ import pytest
 
 from agentmem import MemoryConfig
 from agentmem.errors import ConfigError
+from agentmem.memory.modes import MODES, mode
 from agentmem.memory.selectors import SELECTORS
-from benchmarks.recall.arms import DoesNotFitError, budgeted, make_arm
+from benchmarks.recall.arms import ANSWER_ROOM, DoesNotFitError, budgeted, make_arm
 from support.tiny_language_model import SMALL, TRAINED, language_model
 
 
@@ -15,14 +16,18 @@ def _arm(name: str, tokens: int = 400) -> MemoryConfig:
     return make_arm(name, SMALL, tokens, language_model()).config
 
 
+LARGE = MemoryConfig(sink_tokens=8, window_tokens=200, recall_tokens=192, block_tokens=16, chunk_tokens=16)
+"""Large enough for a block of InfLLM's."""
+
+
 def test_every_arm_has_the_same_budget() -> None:
-    """Selectors, the window and sinks with a window see as many tokens of the past as the default."""
-    for name in ("default", "window", "streaming", *SELECTORS):
-        assert _arm(name).budget == SMALL.budget, name
+    """Selectors and modes see as many tokens of the past as the default; each selector is asked for by its name."""
+    for name in ("default", "window", "streaming", "lm-infinite", *SELECTORS):
+        assert make_arm(name, LARGE, 400, language_model()).config.budget == LARGE.budget, name
     assert _arm("default") == SMALL
-    assert (_arm("window").sink_tokens, _arm("window").recall_tokens) == (0, 0)
-    assert (_arm("streaming").sink_tokens, _arm("streaming").recall_tokens) == (8, 0)
-    assert [_arm(name).selector for name in SELECTORS] == list(SELECTORS)
+    own = [name for name in SELECTORS if name not in MODES]
+    assert [_arm(name) for name in own] == [SMALL.changed(selector=name) for name in own]
+    assert make_arm("streaming", LARGE, 400, language_model()).config == mode("streaming", LARGE)
 
 
 def test_full_attends_to_everything_or_does_not_fit() -> None:
@@ -30,11 +35,21 @@ def test_full_attends_to_everything_or_does_not_fit() -> None:
     full = make_arm("full", SMALL, 400, language_model())
 
     assert full.dense
-    assert full.config.dense_limit >= 400 + 500
+    assert full.config.dense_limit == 400 + ANSWER_ROOM
     assert full.config.changed(dense_tokens=None) == SMALL
     assert not make_arm("default", SMALL, 400, language_model()).dense
     with pytest.raises(DoesNotFitError, match=f"do not fit the {TRAINED:,} positions"):
         _arm("full", TRAINED)
+
+
+def test_stretched_attention_fits_beyond_the_trained_length() -> None:
+    """The factor is the least whole one of two or more that holds a history and its answer."""
+    for name in ("position-interpolation", "ntk"):
+        near, far = (make_arm(name, SMALL, tokens, language_model()) for tokens in (100, 3 * TRAINED))
+        assert near.dense
+        assert far.dense
+        assert (near.config.rope_factor, far.config.rope_factor) == (2, 4)
+        assert far.config.dense_limit == 3 * TRAINED + ANSWER_ROOM
 
 
 def test_options_behind_a_name_change_one_thing() -> None:

@@ -143,6 +143,22 @@ def test_a_long_piece_is_read_in_parts_and_goes_on_too(
     assert (again.tokens_read, again.tokens_held) == (0, rest.tokens_held)
 
 
+def test_marked_pieces_are_forgotten_before_questions(tmp_path: Path) -> None:
+    """What a history marks is dropped for good when all is read, once, and only that."""
+    job = _jobs("default")[0]
+    pieces = list(job.history.pieces)
+    pieces[7] = Piece("My secret is the blue parrot.", source="forget:secret")
+    history = replace(job.history, pieces=tuple(pieces))
+
+    with AgentMemory.resume("a", model=language_model(), home=tmp_path, config=SMALL) as memory:
+        reading.read_history(memory, history, tmp_path, lambda *_: None)
+        again = reading.read_history(memory, history, tmp_path, lambda *_: None)
+        turns = memory.history()
+
+    assert [turn.forgotten for turn in turns] == [number == 7 for number in range(len(pieces))]
+    assert again.tokens_read == 0
+
+
 def test_a_failure_is_written_down_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge that breaks costs its cell, not the run; what was read is kept for the next try."""
 
@@ -151,7 +167,7 @@ def test_a_failure_is_written_down_and_tried_again(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(Codes, "judge", breaks)
-        (broken, unfit), _ = runner(tmp_path, Quiet()).run([*_jobs("default"), *_jobs("full", tokens=900)])
+        (broken, unfit), _ = runner(tmp_path, Quiet()).run([*_jobs("default"), *_jobs("full", tokens=1000)])
     (mended,), _ = runner(tmp_path, Quiet()).run(_jobs("default"))
 
     assert (broken.status, unfit.status) == ("failed", "does not fit")
