@@ -20,6 +20,7 @@ from torch import Tensor
 
 from agentmem import AgentMemory
 from agentmem.memory.blocks import BlockGrid
+from agentmem.memory.placements import POSITION_RULES
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import BlockView
 from benchmarks.recall.block_mass import mean_block_mass
@@ -60,7 +61,7 @@ class EvidenceWitness:
     """Watches the turn of one question; see :class:`agentmem.memory.witness.Witness`.
 
     Args:
-        distance: tokens between a query and all keys when blocks are scored: the window's length.
+        distance: tokens between a query and all keys when blocks are scored, as its rule of positions says.
         wanted: blocks that hold the answer; empty where there is no evidence.
         seed: of the random choices.
     """
@@ -155,13 +156,14 @@ class EvidenceMeasure:
         """Ask each question for one token that nothing remembers."""
         model, config = WatchedModel(asked.model), asked.config
         grid = BlockGrid(config.sink_tokens, config.block_tokens)
+        distance = POSITION_RULES[config.positions].distance(config)
         with AgentMemory.resume(
             asked.agent, model=model, home=asked.home, config=config, create=False
         ) as memory:
             for question in asked.questions:
                 wanted = blocks_of(asked.evidence.get(question.id, ()), grid)
                 seed = zlib.crc32(f"{self._seed} {question.id}".encode())
-                witness = model.witness = EvidenceWitness(config.window_tokens, wanted, seed)
+                witness = model.witness = EvidenceWitness(distance, wanted, seed)
                 memory.chat(question.prompt, remember=False, max_new_tokens=1)
                 yield question, witness
 
