@@ -123,10 +123,9 @@ class HiddenNeedles:
             others = [value for value in islice(values, len(needles) + 3) if value != wanted[0].value]
             return ask_for_one(wanted[0], others[:3])
         keys = list(dict.fromkeys(needle.key for needle in wanted))
+        query = ", ".join(keys[:-1]) + ", and " + keys[-1] if len(keys) > 1 else keys[0]
         return Asked(
-            slots={"kind": self.values_of.kind, "key": ", ".join(keys[:-1]) + ", and " + keys[-1]}
-            if len(keys) > 1
-            else {"kind": self.values_of.kind, "key": keys[0]},
+            slots={"kind": self.values_of.kind, "key": query},
             answers=tuple(needle.value for needle in wanted),
             evidence=tuple(needle.text for needle in wanted),
         )
