@@ -122,6 +122,7 @@ def _multiday(results: Results) -> Iterator[Verdict]:
             f"multiday at {tokens:,}: no kind of question where {STREAMING} or {WINDOW} clearly beats default"
         )
         beaten, compared = [], 0
+        right = sum(any(results.scores(where, arm).values) for arm in (DEFAULT, STREAMING, WINDOW))
         for kind in results.kinds(where):
             ours = results.scores(where, DEFAULT, kind=kind)
             for arm in (STREAMING, WINDOW):
@@ -130,7 +131,8 @@ def _multiday(results: Results) -> Iterator[Verdict]:
                 if found.clear_of(0.0):
                     beaten.append(f"{kind} ({arm} {points(found)})")
         if compared:
-            yield Verdict(what, "; ".join(beaten) or f"none in {compared} comparisons", not beaten)
+            met = not beaten if right else None
+            yield Verdict(what, "; ".join(beaten) or f"none in {compared} comparisons", met)
     if not results.lengths(MULTIDAY):
         yield Verdict(
             "multiday: no kind of question where the window clearly beats default", "not measured", None

@@ -132,7 +132,7 @@ class Results:
         return self.evidence(where, arm, rule, "heads", "coverage")
 
     def evidence(self, where: Where, arm: str, rule: str, over: str, figure: str) -> Scores:
-        """One figure of the evidence measurement, question by question; left out where it was not measured.
+        """One figure of the evidence measurement, question by question; left out where nothing was chosen.
 
         Args:
             where, arm: which cells.
@@ -143,7 +143,7 @@ class Results:
         found: dict[tuple[str, str], float] = {}
         for cell in self.at(where, arm):
             for row in cell.extra.get("evidence", {}).get("questions", ()):
-                if figure in row["rules"][rule][over]:
+                if row["chosen"] and figure in row["rules"][rule][over]:
                     found[cell.key.history, row["question"]] = row["rules"][rule][over][figure]
         return Scores(found)
 

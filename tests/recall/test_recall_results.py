@@ -46,7 +46,7 @@ def lacking(arm: str, status: Status, reason: str) -> Cell:
 def covered(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """What the evidence measurement leaves behind: coverage by rule, question by question."""
     rows = [
-        {"question": f"q{n}", "rules": {rule: _figures(values[rule][n]) for rule in values}}
+        {"question": f"q{n}", "chosen": 4, "rules": {rule: _figures(values[rule][n]) for rule in values}}
         for n in range(len(values["chosen"]))
     ]
     heads = [
@@ -151,6 +151,9 @@ def test_multiday_fails_when_a_window_clearly_beats_the_default(window: list[int
             cells.append(cell(arm, scores, "multiday", 8_000, history=len(kind), kind=kind))
 
     assert met(cells, "multiday at 8,000") is verdict
+    assert (
+        met([cell(arm, [0] * 9, "multiday", 8_000) for arm in ("default", "window")], "multiday at") is None
+    )
 
 
 def test_every_key_of_a_million_tokens_must_be_found() -> None:
