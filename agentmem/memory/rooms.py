@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Rooms:
-    """Reused flat buffers by name and dtype; they grow by halves and never shrink. One user at a time."""
+    """Reused flat buffers by name and dtype; they grow by eighths and never shrink. One user at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -25,8 +25,10 @@ class Rooms:
         size = prod(shape)
         found = self._rooms.get((name, dtype))
         if found is None or found.numel() < size:
+            self._rooms.pop((name, dtype), None)
+            found = None  # both are let go before the larger one is taken
             # Born outside inference mode: a tensor born inside could not be written outside later.
             with torch.inference_mode(False):
-                found = torch.empty(size + size // 2, dtype=dtype, device=self._device)
+                found = torch.empty(size + size // 8, dtype=dtype, device=self._device)
             self._rooms[name, dtype] = found
         return found[:size].view(*shape)
