@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from agentmem import AgentMemError, LanguageModel
+from agentmem import LanguageModel
 from agentmem.engine.tool_syntax import HERMES, ToolSyntax
 from langchain_agentmem.conversation import Said, message_key
 from langchain_agentmem.reply_parser import ParsedCall, may_hold_parts, parse_reply
@@ -96,23 +96,5 @@ def _probe(model: LanguageModel) -> ToolStyle:
     facts, syntax = model.template.facts, model.template.tool_syntax
     native = facts.has_tools and syntax is not None
     return ToolStyle(
-        syntax if native and syntax else HERMES, native, _writes_results(model), facts.opens_thinking
+        syntax if native and syntax else HERMES, native, facts.writes_results, facts.opens_thinking
     )
-
-
-def _writes_results(model: LanguageModel) -> bool:
-    """Whether the template writes each of several results; some write the last message only."""
-    try:
-        ids = model.template.delta(None, _PROBE, reply=True).ids
-    except AgentMemError:
-        return False
-    written = str(model.tokenizer.decode(list(ids)))
-    return all(result["content"] in written for result in _PROBE[2:])
-
-
-_PROBE: list[dict[str, Any]] = [
-    {"role": "user", "content": "Qxasked"},
-    {"role": "assistant", "content": "Qxcalled"},
-    {"role": "tool", "content": "Qxfirst", "name": "qxtool", "tool_call_id": "qxcall001"},
-    {"role": "tool", "content": "Qxsecond", "name": "qxtool", "tool_call_id": "qxcall002"},
-]

@@ -123,6 +123,7 @@ class ChatTemplate:
         """
         open_role = pending.open_role if pending else None
         new = marked(self._text, checked(messages))
+        self._refuse_lost(new)
         if not new and not (pending and reply):
             raise InputError("there is no message to write; give at least one.")
         tools = self._text.mark(list(tools)) if tools else None
@@ -195,6 +196,22 @@ class ChatTemplate:
             return "", text
         thinking = before.strip().removeprefix(_THINK).strip()
         return thinking, after.lstrip()
+
+    def _refuse_lost(self, messages: Sequence[Message]) -> None:
+        """Raise TemplateError when the template would leave out a call or a result without a word."""
+        results = [message for message in messages if message["role"] == "tool"]
+        if results and messages[-1] is results[-1]:
+            results.pop()  # the last message is always written: its cut is looked for
+        if results and not self.facts.writes_results:
+            raise TemplateError(
+                "the chat template leaves out a tool's result that is not the last message. Give results one at a "
+                "time, or as a user's text."
+            )
+        if not self.facts.writes_calls and any(message.get("tool_calls") for message in messages):
+            raise TemplateError(
+                "the chat template leaves out tool calls. Write the call into the assistant's content, "
+                "as the model would."
+            )
 
     def _arranged(
         self, open_role: str | None, messages: list[dict[str, Any]]

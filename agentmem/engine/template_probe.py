@@ -48,6 +48,10 @@ class TemplateFacts:
     """Roles of which it refuses two messages in a row; those are merged."""
     has_tools: bool
     """It writes tool definitions."""
+    writes_calls: bool
+    """It writes the tool calls of an assistant's message."""
+    writes_results: bool
+    """It writes each of several tools' results; some write the last message's content only."""
 
     @property
     def alternates(self) -> bool:
@@ -83,6 +87,8 @@ def probe(cutter: TemplateCutter) -> TemplateFacts:
         late_system=late_system,
         merged_roles=frozenset(merged),
         has_tools=_has_tools(cutter),
+        writes_calls=_writes_calls(cutter),
+        writes_results=_writes_results(cutter),
     )
 
 
@@ -132,6 +138,24 @@ def _has_tools(cutter: TemplateCutter) -> bool:
     except TemplateError:
         return False
     return "qxtool" in text
+
+
+def _writes_calls(cutter: TemplateCutter) -> bool:
+    call = {
+        "type": "function",
+        "id": "call00001",
+        "function": {"name": "qxtool", "arguments": {"at": "Qxat"}},
+    }
+    called: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    text = _try(cutter, [_say("user", "Qxu"), called])
+    return "qxtool" in text and "Qxat" in text
+
+
+def _writes_results(cutter: TemplateCutter) -> bool:
+    before = list(PRIORS["tool"])
+    again = {**before[-1], "content": "Qxagain"}
+    text = _try(cutter, [*before, again], reply=True)
+    return 0 <= text.find(MARK) < text.find("Qxagain")
 
 
 def _refuse_dependence(cutter: TemplateCutter) -> None:
