@@ -78,7 +78,7 @@ def _grid(results: Results, task: str) -> Figure:
                 values = results.scores(Where(task, tokens), arm, kind=depth).values
                 if values:
                     cells[row, column] = sum(values) / len(values)
-        axes.imshow(cells, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+        axes.imshow(cells, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=45)
         axes.set_xlabel("history, tokens")
         axes.set_title(arm)
