@@ -153,13 +153,15 @@ class EvidenceMeasure:
         }
 
     def _watch(self, asked: Asked) -> Iterator[tuple[Question, EvidenceWitness]]:
-        """Ask each question for one token that nothing remembers."""
+        """Ask each question for one token that nothing remembers; none where all is attended to anyway."""
         model, config = WatchedModel(asked.model), asked.config
         grid = BlockGrid(config.sink_tokens, config.block_tokens)
         distance = POSITION_RULES[config.positions].distance(config)
         with AgentMemory.resume(
             asked.agent, model=model, home=asked.home, config=config, create=False
         ) as memory:
+            if memory.tokens_held <= config.dense_limit:
+                return
             for question in asked.questions:
                 wanted = blocks_of(asked.evidence.get(question.id, ()), grid)
                 seed = zlib.crc32(f"{self._seed} {question.id}".encode())

@@ -36,8 +36,9 @@ def block_shares(
                 continue
             placed = _placed(spec, keys[kv_head], 0)
             for query in _placed(spec, queries[head], distance):
+                dots = (placed @ query).tolist()
                 logits = {
-                    token: float(query @ placed[token]) * scaling
+                    token: dots[token] * scaling
                     for block in blocks
                     for token in block
                     if token not in dead
