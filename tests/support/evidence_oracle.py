@@ -38,10 +38,7 @@ def block_shares(
             for query in _placed(spec, queries[head], distance):
                 dots = (placed @ query).tolist()
                 logits = {
-                    token: dots[token] * scaling
-                    for block in blocks
-                    for token in block
-                    if token not in dead
+                    token: dots[token] * scaling for block in blocks for token in block if token not in dead
                 }
                 highest = max(logits.values())
                 weights = {token: math.exp(logit - highest) for token, logit in logits.items()}
