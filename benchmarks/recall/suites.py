@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.recall.arms import DEFAULT, FULL, STREAMING
+from benchmarks.recall.arms import DEFAULT, FULL, STREAMING, WINDOW
 from benchmarks.recall.plan import Restart, Slice
 
 LENGTHS = (4_000, 8_000, 16_000, 32_000)
@@ -35,6 +35,8 @@ def many(task: str, arms: tuple[str, ...] = ARMS, lengths: tuple[int, ...] = LEN
     return Slice(task, lengths, 5, arms)
 
 
+MULTIDAY_LENGTHS = (4_250, 10_250, 32_000)
+"""5, 20 and 74 days, the frame beside them; 80 days take 34,300 tokens, where full attention no longer fits 32K."""
 _RULER_SINGLE = (
     "ruler_single",
     "ruler_single_2",
@@ -44,6 +46,15 @@ _RULER_SINGLE = (
     "multiquery",
     "variable_tracking",
     "frequent_words",
+)
+_DAYS = Slice(
+    "multiday",
+    MULTIDAY_LENGTHS,
+    4,
+    (DEFAULT, "infllm", STREAMING, WINDOW, FULL),
+    restart="ask",
+    rank=True,
+    evidence=True,
 )
 _FIVE_KEYS = Slice("five_keys", (1_024_000,), 1, (DEFAULT,), restart="ask")
 
@@ -60,6 +71,7 @@ SUITES: Mapping[str, Suite] = {
                 evidence=True,
             ),
             Slice("passkey", (8_000,), 2, (DEFAULT, "infllm", FULL, STREAMING)),
+            Slice("multiday", (10_250,), 1, (DEFAULT, FULL, STREAMING), restart="ask"),
         ),
     ),
     "evidence": Suite(
@@ -86,6 +98,7 @@ SUITES: Mapping[str, Suite] = {
         (Slice("needle_grid", LENGTHS, 10, (DEFAULT, "infllm", FULL)),),
     ),
     "updates": Suite("facts that change: the newest wins", (many("fact_update"),)),
+    "multiday": Suite("days of conversation, the process restarted before the questions", (_DAYS,)),
     "restart": Suite(
         "two processes must answer alike",
         (Slice("many_needles", (4_000,), 2, (DEFAULT,), questions=10, restart="compare"),),
@@ -102,6 +115,7 @@ SUITES: Mapping[str, Suite] = {
             single("passkey", ARMS, (*LENGTHS, 64_000)),
             many("fact_update"),
             Slice("needle_grid", LENGTHS, 10, (DEFAULT, "infllm", FULL)),
+            _DAYS,
             _FIVE_KEYS,
         ),
     ),

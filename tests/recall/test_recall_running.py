@@ -16,6 +16,7 @@ from benchmarks.recall import again, reading, running
 from benchmarks.recall.again import RestartError, ask_in_new_process, check_same
 from benchmarks.recall.asking import Spoken, ask, choice_logprob
 from benchmarks.recall.items import Piece, Question
+from benchmarks.recall.multiday.storylines import FORGET_PREFIX
 from benchmarks.recall.plan import Job, jobs
 from benchmarks.recall.running import Asked
 from support.recall_toy import Codes, Quiet, agents, histories, one_slice, runner
@@ -157,6 +158,7 @@ def test_marked_pieces_are_forgotten_before_questions(tmp_path: Path) -> None:
 
     assert [turn.forgotten for turn in turns] == [number == 7 for number in range(len(pieces))]
     assert again.tokens_read == 0
+    assert reading.FORGET == FORGET_PREFIX
 
 
 def test_a_failure_is_written_down_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
