@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from agentmem.memory.modes import MODES
+from benchmarks.recall.arms import DEFAULT
 from benchmarks.recall.framing import frame_for
 from benchmarks.recall.items import Question
 from benchmarks.recall.plan import Slice, jobs
 from benchmarks.recall.suites import SUITES, changed, slices_of
 from benchmarks.recall.tasks import TASKS
 from support.recall_toy import count_tokens, histories
+from support.source_tree import ROOT
 from support.tiny_language_model import SMALL, language_model
 
 
@@ -78,3 +83,12 @@ def test_suites_name_tasks_that_exist() -> None:
         assert {(one.restart, one.rank, one.evidence) for one in slices} == {("ask", True, True)}
     with pytest.raises(ValueError, match="no suite or task 'nothing'; suites: headline"):
         slices_of("nothing", TASKS)
+
+
+def test_the_page_names_every_suite_and_mode() -> None:
+    """docs/RECALL.md lists the suites in the words of the code, in order, and every reference mode."""
+    page = (ROOT / "docs" / "RECALL.md").read_text(encoding="utf-8")
+
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, flags=re.MULTILINE)
+    assert rows == [(name, suite.words) for name, suite in SUITES.items()]
+    assert all(f"`{name}`" in page for name in (DEFAULT, *MODES))
