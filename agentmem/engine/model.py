@@ -132,6 +132,7 @@ class LanguageModel:
             memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness)
             yield Session(self.binding, memory, config.chunk_tokens, self.device)
         finally:
+            workspace.rooms.clear()  # what a selection needs grows with the history: kept for a turn, not for ever
             with self._lock:
                 self._workspaces.append(workspace)
 

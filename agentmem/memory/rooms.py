@@ -1,7 +1,8 @@
 """Memory for a rule's arithmetic, kept from one use to the next. Knows nothing of what is put there.
 
 First-touching fresh memory can cost many times the arithmetic done on it, and a selection runs once per
-layer and chunk with tensors of nearly the same size each time.
+layer and chunk with tensors of nearly the same size each time. That size grows with the history (8 bytes
+per query row and block, 0.5 % of the K/V of the default model), so it is kept for a turn and no longer.
 """
 
 from __future__ import annotations
@@ -32,3 +33,7 @@ class Rooms:
                 found = torch.empty(size + size // 8, dtype=dtype, device=self._device)
             self._rooms[name, dtype] = found
         return found[:size].view(*shape)
+
+    def clear(self) -> None:
+        """Let go of all memory; what was lent before stays valid for whoever still holds it."""
+        self._rooms.clear()

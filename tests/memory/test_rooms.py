@@ -28,3 +28,13 @@ def test_memory_born_in_inference_mode_can_be_written_outside() -> None:
         rooms.room("logits", (3,), torch.float32).fill_(1.0)
 
     assert rooms.room("logits", (3,), torch.float32).add_(1.0).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_cleared_memory_is_given_back() -> None:
+    """Nothing is held any more; what is still in use by someone stays as it is."""
+    rooms = Rooms(torch.device("cpu"))
+    lent = rooms.room("logits", (1000,), torch.float32).fill_(1.0)
+    rooms.clear()
+
+    assert rooms.room("logits", (1000,), torch.float32).data_ptr() != lent.data_ptr()
+    assert lent.sum() == 1000
