@@ -445,4 +445,4 @@ def test_what_is_read_suits_the_memory() -> None:
     kept = checked([said.message for said in found.said])
     without_metadata = [{key: value for key, value in one.items() if key != "metadata"} for one in kept]
 
-    assert language_model().template.delta(None, without_metadata, reply=True).ids
+    assert language_model(template="qwen2.5").template.delta(None, without_metadata, reply=True).ids
