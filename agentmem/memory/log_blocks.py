@@ -5,7 +5,7 @@ Also computes the digests that are not there yet. Knows no rule and no positions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from agentmem.memory.buffers import Workspace
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
 from agentmem.memory.source import DigestLog, TokenLog
+
+MakeDigests = Callable[[LayerSpec, int, Tensor, Tensor | None], Tensor]
+"""(layer, first block, keys (Hkv, n, L, D), alive (n, L) or None) -> digests (Hkv, n, R, D)."""
 
 
 class BlocksState:
@@ -125,8 +128,12 @@ def digest_missing(
     log: TokenLog,
     digests: DigestLog,
     workspace: Workspace,
+    make: MakeDigests | None = None,
 ) -> int:
-    """Compute the digests of blocks that have none yet, up to ``count``; returns how many."""
+    """Compute the digests of blocks that have none yet, up to ``count``; returns how many.
+
+    ``make`` stands in for ``selector.digest`` where digests depend on more than a block's keys.
+    """
     first, torn = divmod(digests.count, selector.digest_rows)
     if torn:  # damage can leave a part of a block's rows
         digests.truncate(first * selector.digest_rows)
@@ -144,7 +151,8 @@ def digest_missing(
             keys_raw = workspace.keys_scratch(spec, high - low)
             log.read(spec.index, low, high, keys_raw, None)
             blocks = keys_raw.view(spec.num_kv_heads, stop - start, grid.size, -1)
-            rows.append(selector.digest(blocks, alive).flatten(1, 2))
+            made = make(spec, start, blocks, alive) if make is not None else selector.digest(blocks, alive)
+            rows.append(made.flatten(1, 2))
         digests.append(rows)
     return max(0, count - first)
 

@@ -74,11 +74,55 @@ class TokenLog(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RuleState:
+    """What a rule with running state is committed with after a turn: plain numbers per token and per block.
+
+    Most rules have none, and cost nothing here.
+    """
+
+    kind: str
+    """Names whose state it is, as for digests."""
+    start: int
+    """The first token that ``running`` speaks of; it goes on to the end of the log."""
+    running: Tensor
+    """(rows, tokens) fp32 on the CPU: one column per token; what a forgotten one had is set to 0."""
+    first: int
+    """The first block that ``closed`` speaks of: blocks that the turn closed."""
+    closed: Tensor
+    """(blocks, width) int16 on the CPU; what is needed to make their digests again."""
+
+
+class RuleStates(Protocol):
+    """The states that turns of the current branch were committed with.
+
+    Unlike digests they cannot be computed again, so they are part of a turn: durable with it, checked by
+    their checksum when read, and dropped when it is forgotten.
+    """
+
+    def last(self, kind: str) -> RuleState | None:
+        """What the newest committed turn left; None when it left none of that kind. Raises DamagedError."""
+        ...
+
+    def closed(self, kind: str) -> Sequence[tuple[int, Tensor]]:
+        """(``first``, ``closed``) of every committed turn that has them, oldest first. Raises DamagedError."""
+        ...
+
+    def keep(self, state: RuleState) -> None:
+        """What the open turn shall be committed with; the last call counts."""
+        ...
+
+
 class DigestLog(Protocol):
-    """The digests of the current branch's blocks, one (Hkv, D) vector per block and layer.
+    """The digests of the current branch's blocks, (Hkv, D) vectors per block and layer.
 
     A cache: what is missing or damaged is counted as not there, and is computed again from the log.
     """
+
+    @property
+    def states(self) -> RuleStates:
+        """What rules remember beside their digests."""
+        ...
 
     @property
     def count(self) -> int:

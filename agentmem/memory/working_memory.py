@@ -22,6 +22,7 @@ from agentmem.memory.layout import Layout
 from agentmem.memory.loading import Loader
 from agentmem.memory.log_blocks import BlocksState, digest_missing
 from agentmem.memory.placements import POSITION_RULES, Sight
+from agentmem.memory.received import Received, ReceivingSelector, fitted
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import QUERY_ROWS, Selector
 from agentmem.memory.shares import Shares, block_mass
@@ -58,6 +59,9 @@ class WorkingMemory:
         witness: Witness | None = None,
     ) -> None:
         positions = POSITION_RULES[config.positions]
+        kind = f"{selector.digest_kind}:sinks={config.sink_tokens}:block={config.block_tokens}"
+        digests.select(kind)
+        selector = fitted(selector, specs)
         self.shares = Shares()
         self.selections = 0
         self._specs = specs
@@ -77,7 +81,11 @@ class WorkingMemory:
         self._rebuild = True
         self._measure = False
         self._decoding = False
-        digests.select(f"{selector.digest_kind}:sinks={config.sink_tokens}:block={config.block_tokens}")
+        self._received: Received | None = None
+        if isinstance(selector, ReceivingSelector):
+            self._received = Received(
+                selector, specs, config, digests.states, kind, log.length, workspace.device
+            )
 
     @property
     def length(self) -> int:
@@ -98,9 +106,11 @@ class WorkingMemory:
             )
         hold = self._can_hold(new_tokens, decoding=decoding)
         if not hold or self._staged + new_tokens > self._workspace.size.step:
-            self.flush()
-        if not decoding:
+            self._write_staged()
+        if not decoding or self._received is not None:
             self._recent = 0
+        if self._received is not None:
+            self._received.close(self.length)
         if not hold:
             self._layout = self._plan(self.length + new_tokens)
         self._held = self._held + new_tokens if hold else 0
@@ -130,6 +140,8 @@ class WorkingMemory:
         sight = self._placement.see(spec, layout, q_raw, k_raw[0], v[0])
         if chosen is not None and self._measure:
             self._add_shares(sight, chosen, scaling, softcap, sinks)
+        if self._received is not None and spec.window is None:
+            self._received.add(layer, sight, scaling=scaling, softcap=softcap, sinks=sinks)
         out = attend(
             sight.queries,
             sight.keys[None],
@@ -148,7 +160,23 @@ class WorkingMemory:
         self._rebuild = False
 
     def flush(self) -> None:
-        """Write staged tokens to the log. The newest queries are kept for the next selection."""
+        """Write staged tokens to the log, and say what the turn shall be committed with beside them."""
+        self._write_staged()
+        if self._received is not None:
+            self._received.keep(self._log.length)
+
+    def truncate(self, length: int) -> None:
+        """Drop the turn's tokens from ``length`` on, digests included; the next chunk lays out anew."""
+        self._write_staged()
+        self._log.truncate(length)
+        whole = self._grid.whole_before(length) * self._selector.digest_rows
+        self._digests.truncate(min(self._digests.count, whole))
+        if self._received is not None:
+            self._received.truncate(length)
+        self._layout = None
+
+    def _write_staged(self) -> None:
+        """Move staged tokens to the log. The newest queries are kept for the next selection."""
         if not self._staged:
             return
         staging, staged = self._workspace.staging, self._staged
@@ -160,14 +188,6 @@ class WorkingMemory:
         for rows in staging.queries_raw:
             rows[:, : self._recent] = rows[:, staged - self._recent : staged].clone()
         self._staged = 0
-
-    def truncate(self, length: int) -> None:
-        """Drop the turn's tokens from ``length`` on, digests included; the next chunk lays out anew."""
-        self.flush()
-        self._log.truncate(length)
-        whole = self._grid.whole_before(length) * self._selector.digest_rows
-        self._digests.truncate(min(self._digests.count, whole))
-        self._layout = None
 
     # -- laying out: once per chunk, shared by all layers ---------------------------------------------
 
@@ -196,6 +216,7 @@ class WorkingMemory:
                 self._log,
                 self._digests,
                 self._workspace,
+                None if self._received is None else self._received.digest,
             )
         return Layout(split, dense, state, chosen, stop + self._config.reselect_every)
 

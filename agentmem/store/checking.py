@@ -13,6 +13,7 @@ from agentmem.store.base import Finding, VerifyReport
 from agentmem.store.digest_log import digest_path, digest_spec, sums_of
 from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS, PageTable
+from agentmem.store.rule_states import RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
 from agentmem.store.tensor_file import TensorFile, flaw_of
@@ -47,6 +48,8 @@ def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool)
     )
     for (turn,) in wrong:
         yield Finding("agent.db", f"turn {turn}", "it has not as many token ids as tokens")
+    for turn in RuleStateRows(index).damaged() if deep else ():
+        yield Finding("agent.db", f"rule state of turn {turn}", "the checksum differs")
     summed = {(number, page.page): page.filled for number in slots.segments() for page in slots.pages(number)}
     for range_, _ in slots.all_ranges():
         last = range_.stop - 1

@@ -17,7 +17,8 @@ from torch import Tensor
 from xxhash import xxh3_64
 
 from agentmem.errors import DamagedError, ShapeError, StoreError
-from agentmem.memory.source import KVLayout
+from agentmem.memory.source import KVLayout, RuleStates
+from agentmem.store.rule_states import NoRuleStates
 from agentmem.store.tensor_file import (
     TensorFile,
     TensorFileSpec,
@@ -85,11 +86,18 @@ def check_digests(layout: KVLayout, digests: Sequence[Tensor]) -> int:
 
 
 class DiskDigestLog:
-    """One agent's digests; see :class:`agentmem.memory.source.DigestLog`."""
+    """One agent's digests; see :class:`agentmem.memory.source.DigestLog`. ``states`` None: rules keep none."""
 
     def __init__(
-        self, folder: Path, layout: KVLayout, capacity: int, agent_id: str, stored: DigestState
+        self,
+        folder: Path,
+        layout: KVLayout,
+        capacity: int,
+        agent_id: str,
+        stored: DigestState,
+        states: RuleStates | None = None,
     ) -> None:
+        self.states: RuleStates = states if states is not None else NoRuleStates()
         self._folder = folder
         self._layout = layout
         self._spec = digest_spec(layout, capacity)

@@ -9,21 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentmem.errors import (
-    InputError,
-    StoreError,
-)
+from agentmem.errors import InputError, StoreError
 from agentmem.memory.source import DigestLog
 from agentmem.store.access import Access
-from agentmem.store.base import (
-    HEAD,
-    AgentIdentity,
-    CollectReport,
-    Json,
-    NewTurn,
-    Turn,
-    VerifyReport,
-)
+from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Turn, VerifyReport
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.checking import verify
 from agentmem.store.collecting import StoreParts, collect, remove_orphans
@@ -33,6 +22,7 @@ from agentmem.store.forgetting import scrub, scrubbed_sums
 from agentmem.store.index import Index
 from agentmem.store.lock import WriterLock
 from agentmem.store.log import DiskTokenLog
+from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.schema import open_database
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
@@ -66,8 +56,10 @@ class DiskStore:
             tokens, blocks = self._index.file_sizes()
             layout = self._identity.layout
             self._segments = SegmentSet(folder / "kv", layout, tokens, agent_id, self._slots.pages)
+            self._state_rows = RuleStateRows(self._index)
+            self._states = BranchRuleStates(self._state_rows, lambda: self._branch)
             self._disk_digests = DiskDigestLog(
-                folder / "digests", layout, blocks, agent_id, self._slots.digests()
+                folder / "digests", layout, blocks, agent_id, self._slots.digests(), self._states
             )
             if lock is not None:
                 self._clear_leftovers()
@@ -205,7 +197,9 @@ class DiskStore:
             self._slots.add_extents(committed.id, extents)
             self._slots.set_pages(pages)
             self._slots.set_digests(digests.kind, digests.count, digests.first_changed, changed)
+            self._states.store(committed.id)
             self._index.set_head(committed.id)
+        self._states.drop()
         self._log.settle(pages)
         digests.settle()
         self._branch.append(BranchTurn(committed.id, committed.start, committed.stop))
@@ -218,6 +212,7 @@ class DiskStore:
         """Drop the open turn, if any: head, log and digests are as they were before it."""
         if self._access.turn_open:
             self._log.abort()
+            self._states.drop()
             self._disk_digests.abort()
             if self._left is not None:
                 self._branch, self._head = self._left
@@ -259,6 +254,7 @@ class DiskStore:
                 self._disk_digests.truncate(self._digests_kept(self._branch.parent_of(turn_id)))
         with self._index.transaction():
             self._turns.forget(ids)
+            self._state_rows.wipe([(turn.id, turn.start, turn.stop) for turn in turns], self._turns.branch)
             self._slots.set_pages(pages)
             self._slots.add_scrubs(ranges)
             self._store_digests()

@@ -32,6 +32,7 @@ from agentmem.store.base import (
 from agentmem.store.extents import merged
 from agentmem.store.in_memory_log import InMemoryTokenLog
 from agentmem.store.kept_agent import KeptAgent, KeptTurn
+from agentmem.store.kept_states import PathRuleStates, wipe_states
 from agentmem.store.search import holds_all, words_of
 from agentmem.store.volatile_digests import VolatileDigestLog
 
@@ -47,7 +48,8 @@ class InMemoryStore:
         self._parked = False
         self._turn_open = False
         self._log = InMemoryTokenLog(agent.identity.layout)
-        self._digests = VolatileDigestLog(agent.identity.layout)
+        self._states = PathRuleStates(lambda: self._path)
+        self._digests = VolatileDigestLog(agent.identity.layout, states=self._states)
         self._marked_digests: tuple[str | None, list[Tensor]] = (None, [])
         self._path: list[KeptTurn] = []
         self._restore_digests(agent.digest_kind, agent.digests)
@@ -166,8 +168,15 @@ class InMemoryStore:
         new = _turn(self._agent.next_id, self.head, turn)
         keys, values = self._log.settle()
         self._agent.kept[new.id] = KeptTurn(
-            new, list(turn.token_ids), keys, values, self._digests.kind, self._digests.count
+            new,
+            list(turn.token_ids),
+            keys,
+            values,
+            self._digests.kind,
+            self._digests.count,
+            self._states.kept,
         )
+        self._states.kept = None
         self._agent.next_id += 1
         self._agent.head = new.id
         self._keep_digests()
@@ -179,6 +188,7 @@ class InMemoryStore:
         """Drop the open turn, if any: head, log and digests are as they were before it."""
         if self._turn_open:
             self._log.abort()
+            self._states.kept = None
             self._restore_digests(*self._marked_digests)
             self._stand_on(self._agent.head)
             self._turn_open = False
@@ -214,6 +224,8 @@ class InMemoryStore:
             kept.ids = [-1] * len(kept.ids)
             kept.keys = [torch.zeros_like(tensor) for tensor in kept.keys]
             kept.values = [torch.zeros_like(tensor) for tensor in kept.values]
+            kept.state = None
+            wipe_states(self._agent, kept.turn)
             dropped += len(kept.ids)
         self._stand_on(self._agent.head)
         return dropped

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from agentmem.errors import AgentBusyError
+from agentmem.memory.source import RuleState
 from agentmem.store.base import AgentIdentity, Turn
 
 
 @dataclass
 class KeptTurn:
-    """A turn with its ids, its K/V per layer (Hkv, T, D), and how many digests there were after it."""
+    """A turn with its ids, its K/V per layer (Hkv, T, D), how many digests there were, and its rule's state."""
 
     turn: Turn
     ids: list[int]
@@ -24,6 +25,7 @@ class KeptTurn:
     values: list[Tensor]
     digest_kind: str | None
     digest_count: int
+    state: RuleState | None = None
 
 
 @dataclass

@@ -114,6 +114,24 @@ def m001_initial(db: Database) -> None:
         db.execute("CREATE VIRTUAL TABLE turn_words USING fts5 (words, tokenize = 'unicode61')")
 
 
+@migrations()
+def m002_rule_states(db: Database) -> None:
+    """What selection rules with running state are committed with; most turns have none."""
+    db.execute(
+        """CREATE TABLE rule_states (
+            turn INTEGER PRIMARY KEY REFERENCES turns (id),
+            kind TEXT NOT NULL,
+            start INTEGER NOT NULL,         -- the first token that running speaks of
+            tokens INTEGER NOT NULL,
+            running BLOB NOT NULL,          -- little-endian f32 (rows, tokens)
+            first INTEGER NOT NULL,         -- the first block that closed speaks of
+            blocks INTEGER NOT NULL,
+            closed BLOB NOT NULL,           -- little-endian i16 (blocks, width)
+            sum BLOB NOT NULL               -- little-endian u64 over the numbers above
+        ) STRICT"""
+    )
+
+
 def has_fts5(conn: sqlite3.Connection) -> bool:
     """Whether this SQLite was built with full-text search."""
     rows = conn.execute("SELECT 1 FROM pragma_compile_options WHERE compile_options = 'ENABLE_FTS5'")
@@ -123,6 +141,11 @@ def has_fts5(conn: sqlite3.Connection) -> bool:
 def has_full_text(execute: Callable[[str], list[Any]]) -> bool:
     """Whether an index keeps the words of its turns."""
     return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'turn_words'"))
+
+
+def has_rule_states(execute: Callable[[str], list[Any]]) -> bool:
+    """Whether an index has the table; one that is only read may be older than it."""
+    return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'rule_states'"))
 
 
 def create_database(path: Path) -> Database:

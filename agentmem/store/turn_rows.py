@@ -163,12 +163,14 @@ class TurnRows:
                 (turn_id,),
             )
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
         self._unindex(turn_ids)
 
     def remove(self, turn_ids: Sequence[int]) -> None:
         """Take turns out of the tree altogether; none of them may have a child that stays."""
         for turn_id in sorted(turn_ids, reverse=True):  # a child's id is always the higher one
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
         self._unindex(turn_ids)
 

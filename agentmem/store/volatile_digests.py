@@ -10,17 +10,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from agentmem.memory.source import DigestLog, KVLayout
+from agentmem.memory.source import DigestLog, KVLayout, RuleStates
 from agentmem.store.digest_log import check_digests
+from agentmem.store.rule_states import NoRuleStates
 
 
 class VolatileDigestLog:
     """Digests that last as long as the object. ``base``, if given, is only read.
 
-    See :class:`agentmem.memory.source.DigestLog`.
+    See :class:`agentmem.memory.source.DigestLog`. ``states``: where rules keep theirs; None: the base's, or
+    nowhere.
     """
 
-    def __init__(self, layout: KVLayout, base: DigestLog | None = None) -> None:
+    def __init__(
+        self, layout: KVLayout, base: DigestLog | None = None, states: RuleStates | None = None
+    ) -> None:
+        self.states: RuleStates = states or (NoRuleStates() if base is None else base.states)
         self._layout = layout
         self._base = base
         self._base_count: int | None = None  # None: all that the base has

@@ -12,6 +12,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.selectors.base import Selector
 from agentmem.memory.selectors.box import CuboidMean, MinMax
 from agentmem.memory.selectors.exact import Exact
+from agentmem.memory.selectors.infllm import InfLLM
 from agentmem.memory.selectors.mean_key import MeanKey
 from agentmem.memory.selectors.neighbours import WithNeighbours
 from agentmem.memory.selectors.one_stage import OneStage
@@ -81,6 +82,9 @@ SELECTORS: Mapping[str, Rule] = {
     "sub-means-4": Rule(
         "one stage: the best of four sub-block means (after InfLLM-V2)",
         lambda: OneStage("sub-means-4", SubBlockMeans(4)),
+    ),
+    "infllm": Rule(
+        "InfLLM's own: four most attended keys per block, raw sum over all heads; keeps running state", InfLLM
     ),
     "exact": Rule("true attention mass of every block: the upper bound, slow", Exact),
     "random": Rule("blocks by chance, the same each time: the lower bound", RandomBlocks),

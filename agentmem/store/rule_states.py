@@ -1,0 +1,140 @@
+"""What selection rules with running state are committed with: one row per turn of the index, checksummed.
+
+A row goes in with its turn's transaction and out with its turn. Knows no rule: numbers per token and per
+block go in and come out. Turns of rules without state have no row and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from xxhash import xxh3_64
+
+from agentmem.memory.source import RuleState
+from agentmem.store.branch import Branch
+from agentmem.store.index import Index
+from agentmem.store.schema import has_rule_states
+
+_COLUMNS = "turn, kind, start, tokens, running, first, blocks, closed, sum"
+
+
+class RuleStateRows:
+    """Reads and writes the rows. Writing is done within a transaction of the index."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._there = has_rule_states(index.execute)
+
+    def put(self, turn_id: int, state: RuleState) -> None:
+        """Store a turn's state, in the place of one it may have."""
+        running = state.running.numpy().astype("<f4", order="C").tobytes()
+        closed = state.closed.numpy().astype("<i2", order="C").tobytes()
+        numbers = (turn_id, state.kind, state.start, state.running.shape[1])
+        self._index.execute(
+            f"INSERT OR REPLACE INTO rule_states ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            (*numbers, running, state.first, len(state.closed), closed, _sum(running, closed)),
+        )
+
+    def get(self, turn_id: int, kind: str) -> RuleState | None:
+        """A turn's state, if it has one of that kind. Raises DamagedError."""
+        rows = self._select("turn = ? AND kind = ?", (turn_id, kind))
+        return self._state(rows[0]) if rows else None
+
+    def closed(self, branch: Branch, kind: str) -> list[tuple[int, Tensor]]:
+        """(first block, closed) of all turns of a branch that have a state of that kind, oldest first."""
+        rows = self._select("kind = ? AND blocks > 0 ORDER BY turn", (kind,))
+        states = [self._state(row) for row in rows if row[0] in branch]
+        return [(state.first, state.closed) for state in states]
+
+    def wipe(self, gone: Iterable[tuple[int, int, int]], branch_of: Callable[[int], Branch]) -> None:
+        """Forgotten turns (id, start, stop) had numbers in the states of later turns too: set them to zero."""
+        for turn_id, start, stop in gone:
+            for row in self._select("start < ? AND start + tokens > ?", (stop, start)):
+                if row[0] != turn_id and turn_id in branch_of(row[0]):
+                    state = self._state(row)
+                    state.running[:, max(0, start - state.start) : max(0, stop - state.start)] = 0
+                    self.put(row[0], state)
+
+    def damaged(self) -> list[int]:
+        """Turns whose state does not match its checksum."""
+        return [row[0] for row in self._select("TRUE", ()) if _sum(row[4], row[7]) != row[8]]
+
+    def _select(self, condition: str, values: Sequence[Any]) -> list[Any]:
+        if not self._there:
+            return []
+        return self._index.execute(f"SELECT {_COLUMNS} FROM rule_states WHERE {condition}", values)  # noqa: S608
+
+    def _state(self, row: Any) -> RuleState:
+        turn_id, kind, start, tokens, running, first, blocks, closed, stored = row
+        if _sum(running, closed) != stored:
+            raise self._index.damage(
+                f"rule state of turn {turn_id}",
+                "the checksum differs; go on with another selector, or from an earlier state",
+            )
+        return RuleState(
+            kind,
+            start,
+            torch.from_numpy(np.frombuffer(running, "<f4").astype(np.float32)).view(-1, tokens)
+            if tokens
+            else torch.empty(0, 0),
+            first,
+            torch.from_numpy(np.frombuffer(closed, "<i2").astype(np.int16)).view(blocks, -1)
+            if blocks
+            else torch.empty(0, 0, dtype=torch.int16),
+        )
+
+
+class BranchRuleStates:
+    """The states along the branch a store stands on; see :class:`agentmem.memory.source.RuleStates`."""
+
+    def __init__(self, rows: RuleStateRows, branch: Callable[[], Branch]) -> None:
+        self._rows = rows
+        self._branch = branch
+        self._kept: RuleState | None = None
+
+    def last(self, kind: str) -> RuleState | None:
+        """What the newest committed turn left, if it is of that kind."""
+        ids = self._branch().ids
+        return self._rows.get(ids[-1], kind) if ids else None
+
+    def closed(self, kind: str) -> Sequence[tuple[int, Tensor]]:
+        """(first block, closed) of every committed turn that has them."""
+        return self._rows.closed(self._branch(), kind)
+
+    def keep(self, state: RuleState) -> None:
+        """What the open turn shall be committed with."""
+        self._kept = state
+
+    def store(self, turn_id: int) -> None:
+        """Write what was kept; within the transaction of the turn."""
+        if self._kept is not None:
+            self._rows.put(turn_id, self._kept)
+
+    def drop(self) -> None:
+        """The turn is over: forget what was kept."""
+        self._kept = None
+
+
+class NoRuleStates:
+    """Rules start from nothing, and what they would keep is let go; see :class:`RuleStates`."""
+
+    def last(self, kind: str) -> RuleState | None:
+        """There is none."""
+        return None
+
+    def closed(self, kind: str) -> Sequence[tuple[int, Tensor]]:
+        """There are none."""
+        return ()
+
+    def keep(self, state: RuleState) -> None:
+        """Nothing comes of it."""
+
+
+def _sum(running: bytes, closed: bytes) -> bytes:
+    state = xxh3_64(running)
+    state.update(closed)
+    return state.intdigest().to_bytes(8, "little")
