@@ -15,6 +15,10 @@ from benchmarks.recall.multiday.storylines import Storyline, Telling
 
 FIRST_DAY = datetime(2026, 1, 5)  # noqa: DTZ001  a diary's clock is local: it has no zone
 LATE = ("tonight", "this evening")
+DAYTIME, AFTERNOON, EVENING = (7, 19), (15, 18), (20, 22)
+"""Between which hours sessions begin: any, those that say what happened today, or this evening."""
+PAUSE = timedelta(minutes=30)
+"""At least, between two sessions of a day."""
 MOST_TELLINGS = 4
 """Tellings in one session; the fifth exchange is left to the talk round them."""
 
@@ -33,35 +37,32 @@ class Placed:
 
 
 def session_days(rng: Random, days: int, sessions: int) -> list[int]:
-    """The day (from 0) of each session, in order; every day has one, the rest fall on days by chance.
+    """The day (from 0) of each session, in order: one a day, on some days two.
 
     Raises:
-        ValueError: fewer sessions than days.
+        ValueError: fewer sessions than days, or more than two a day.
     """
-    if sessions < days:
-        raise ValueError(f"{sessions} sessions cannot cover {days} days: ask for at least one a day")
-    extra = [rng.randrange(days) for _ in range(sessions - days)]
-    return sorted([*range(days), *extra])
+    if not days <= sessions <= 2 * days:
+        raise ValueError(f"{sessions} sessions cannot cover {days} days: ask for one or two a day")
+    return sorted([*range(days), *rng.sample(range(days), sessions - days)])
 
 
 def clock(rng: Random, days: Sequence[int], placed: Sequence[Placed], persona: int) -> list[datetime]:
-    """When each session begins: increasing, in the evening where what it tells happened this evening."""
-    late = {
-        found.session
-        for found in placed
-        if found.telling.dated and any(word in found.telling.user for word in LATE)
-    }
-    dated = {found.session for found in placed if found.telling.dated}
-    times: list[datetime] = []
+    """When each session begins: increasing; late in the day where it tells what happened that day or evening."""
     start = FIRST_DAY + timedelta(days=7 * persona)
+    dated = {found.session: found.telling.user for found in placed if found.telling.dated}
+    times: list[datetime] = []
     for session, day in enumerate(days):
-        earliest, latest = (20, 22) if session in late else (15, 18) if session in dated else (7, 19)
-        # Later sessions of the same day push this one to the front of its hours.
-        same_day = sum(1 for other in days if other == day)
-        order = session - list(days).index(day)
-        width = (latest - earliest) * 60 // same_day
-        minute = earliest * 60 + order * width + rng.randrange(width)
-        times.append(start + timedelta(days=day, minutes=minute))
+        told = dated.get(session)
+        first, last = DAYTIME if told is None else AFTERNOON
+        if told is not None and any(word in told for word in LATE):
+            first, last = EVENING
+        midnight = start + timedelta(days=day)
+        earliest = midnight + timedelta(hours=first)
+        if times:
+            earliest = max(earliest, times[-1] + PAUSE)
+        latest = max(midnight + timedelta(hours=last), earliest + PAUSE)
+        times.append(earliest + timedelta(minutes=rng.randrange((latest - earliest) // timedelta(minutes=1))))
     return times
 
 

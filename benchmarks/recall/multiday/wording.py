@@ -47,24 +47,21 @@ def _numbers_as_digits(words: list[str]) -> Iterable[str]:
 
 def _spoken_number(words: list[str], at: int) -> tuple[int, int]:
     """The value of the number spelled out from `at` on, and how many words it takes; (0, 0): none is there."""
-    total, used = _below_hundred(words, at)
-    if not used:
-        return 0, 0
-    for word, factor in (("thousand", 1_000), ("hundred", 100)):
-        if at + used < len(words) and words[at + used] == word:
-            total *= factor
-            used += 1
-            more, taken = _after_and(words, at + used)
-            total += more
-            used += taken
-    return total, used
+    value, used = _below_thousand(words, at)
+    if used and words[at + used : at + used + 1] == ["thousand"]:
+        more, taken = _below_thousand(words, at + used + 1)
+        return 1_000 * value + more, used + 1 + taken
+    return value, used
 
 
-def _after_and(words: list[str], at: int) -> tuple[int, int]:
-    """What follows a hundred or a thousand: "and twenty", "twenty", or nothing."""
-    skip = int(at < len(words) and words[at] == "and")
-    value, used = _below_hundred(words, at + skip)
-    return (value, used + skip) if used else (0, 0)
+def _below_thousand(words: list[str], at: int) -> tuple[int, int]:
+    """As `_spoken_number`, up to "nine hundred and ninety-nine"."""
+    value, used = _below_hundred(words, at)
+    if not used or words[at + used : at + used + 1] != ["hundred"]:
+        return value, used
+    joint = int(words[at + used + 1 : at + used + 2] == ["and"])
+    more, taken = _below_hundred(words, at + used + 1 + joint)
+    return 100 * value + more, used + 1 + (taken + joint if taken else 0)
 
 
 def _below_hundred(words: list[str], at: int) -> tuple[int, int]:
