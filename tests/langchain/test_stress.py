@@ -75,15 +75,18 @@ def by_async(llm: ChatInfLLM, agent: str, message: HumanMessage) -> bool:
     return True
 
 
-def by_cancelled(llm: ChatInfLLM, agent: str, message: HumanMessage) -> bool:
-    """Cancelled while it waits or decodes: no turn. A reply that was short enough to end before is one."""
+def by_cancelled(llm: ChatInfLLM, agent: str, message: HumanMessage) -> bool | None:
+    """Cancelled while it waits or decodes: no turn. A reply that was short enough to end before is one.
 
-    async def call() -> bool:
+    None when cancelled: a cancel may still come in the moment between the commit and the answer.
+    """
+
+    async def call() -> bool | None:
         task = asyncio.create_task(llm.ainvoke([message], config(agent), max_tokens=900))
         await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.wait([task])
-        return not task.cancelled()
+        return None if task.cancelled() else True
 
     return asyncio.run(call())
 
@@ -97,7 +100,7 @@ def test_a_mixed_crowd_equals_a_sequential_oracle() -> None:
     chance = random.Random(3)
     jobs = [(chance.choice(WAYS), chance.choice(AGENTS), n) for n in range(CALLS)]
 
-    def run(job: tuple[Any, str, int]) -> tuple[str, str, bool]:
+    def run(job: tuple[Any, str, int]) -> tuple[str, str, bool | None]:
         way, agent, number = job
         text = f"{agent} says {number}."
         return agent, text, way(llm, agent, HumanMessage(text, id=f"m{number}"))
@@ -106,6 +109,7 @@ def test_a_mixed_crowd_equals_a_sequential_oracle() -> None:
         outcomes = list(workers.map(run, jobs))
 
     expected: dict[str, set[str]] = defaultdict(set)
+    cancelled = {text for _, text, kept in outcomes if kept is None}
     for agent, text, kept in outcomes:
         if kept:
             expected[agent].add(text)
@@ -113,7 +117,10 @@ def test_a_mixed_crowd_equals_a_sequential_oracle() -> None:
     for agent in AGENTS:
         turns = transcript(llm, agent)
         asked = [question for question, _ in turns]
-        assert sorted(asked) == sorted(expected[agent])
+        assert len(set(asked)) == len(asked)
+        late = {text for text in cancelled & set(asked) if text.startswith(agent)}
+        assert set(asked) == expected[agent] | late
+        assert len(late) <= 2
         assert turns == oracle(llm, asked)
 
 
