@@ -19,15 +19,20 @@ from torch import Tensor, nn
 from agentmem.agent import AgentMemory
 from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel
+from agentmem.memory.modes import mode
 from support.session_agent import log_tensors
 from support.tiny_language_model import SMALL, language_model
 
 TURNS = 3
+_INFLLM = SMALL.changed(selector="infllm", positions="infllm", dense_tokens=24, reselect_every=0)
 LIVES: dict[str, tuple[str, MemoryConfig]] = {
     "dense-float32": ("float32", SMALL.changed(dense_tokens=900)),
     "dense-bfloat16": ("bfloat16", SMALL.changed(dense_tokens=900)),
     "sparse-float32": ("float32", SMALL),
     "sparse-bfloat16": ("bfloat16", SMALL),
+    "infllm-float32": ("float32", _INFLLM),
+    "infllm-bfloat16": ("bfloat16", _INFLLM),
+    "streaming-bfloat16": ("bfloat16", mode("streaming", SMALL)),
 }
 """Agents by name: dtype and options."""
 STORY = "The quick brown fox jumps over the lazy dog. How far is it? About 12 km, and back again. " * 4
