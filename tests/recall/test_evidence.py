@@ -156,7 +156,7 @@ def test_every_rule_can_be_measured(tmp_path: Path, selector: str) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize("name", ["streaming", "lm-infinite", "window"])
+@pytest.mark.parametrize("name", ["infllm", "streaming", "lm-infinite", "window"])
 def test_every_mode_can_be_measured(tmp_path: Path, name: str) -> None:
     """By its own blocks, window and distance; the modes that recall nothing cover nothing."""
     config = mode(name, CONFIG, budget=CONFIG.sink_tokens + 256)
