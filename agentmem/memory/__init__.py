@@ -1,7 +1,8 @@
 """Tensors and rules: blocks, digests, selection, positions, working set, residency.
 
 Knows no files, no transformers, no tokenizer. Reading order: ``source`` (what is asked of a store),
-``rotation``, ``blocks``, ``selectors``, ``buffers``, ``working_memory``, ``residency``.
+``rotation``, ``blocks``, ``selectors``, ``buffers``, ``layout``, ``placements``, ``choosing``,
+``working_memory``, then ``received``, ``rope_scaling`` and ``modes`` for the reference modes, ``residency``.
 
 Tensor letters, everywhere: layout is (B, H, T, D).
 
