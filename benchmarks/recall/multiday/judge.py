@@ -28,7 +28,7 @@ RIGHT, WRONG = 0, 1
 """Numbers of the two candidates where there are only two: what should be said, what should not."""
 DAYS_OFF = 1
 _COMMON = set(
-    "about evening first from in late night over that the three two and art for week weekly weekend which with would".split()
+    "about and art evening first for from late night over that the three two week weekly weekend which with".split()
 )
 """Words that alone do not name an option."""
 

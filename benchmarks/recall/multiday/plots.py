@@ -26,7 +26,8 @@ from benchmarks.recall.multiday.storylines import (
 )
 from benchmarks.recall.multiday.texts import Block, Scene, Value, sentence_with
 
-BRIEFLY = "Answer in a few words, or say that you do not know."
+BRIEFLY = "Answer in a few words."
+"""Nothing about not knowing: told that they may, small models say that they do not, of all things."""
 PICK = "Name one of them."
 REFUSAL = "I do not know; you have not told me."
 
@@ -173,8 +174,7 @@ def forgotten(rng: Random, person: Persona, block: Block, kept: Block, *, by_wis
     lines.insert(rng.randint(0, len(lines)), _tell(person, rng.choice(kept.scenes["tell"]), kept, value))
     gone = "I no longer know the other one."
     asked = Asked(
-        f"Two things. First: {kept.one('ask')} Second: {block.one('ask')} "
-        "Answer in a few words, and say so where I have asked you to forget it.",
+        f"Two questions. First: {kept.one('ask')} Second: {block.one('ask')} {BRIEFLY}",
         f"{value.text} | {FORGOTTEN}",
         value.names,
         (*value.names, *secret.names),
