@@ -96,8 +96,8 @@ def test_the_command_prints_statistics_and_diaries(capsys: pytest.CaptureFixture
     assert text.count("* Nora: ") > 10
 
 
-def test_a_models_own_tokens_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a model, lengths are its tokenizer's: the diary of a wordier one is shorter in words."""
+def test_lengths_are_in_the_counters_tokens() -> None:
+    """A tokenizer that makes more tokens of the same words gets a shorter diary."""
     thrifty = diary(1, tokens=8_000, seed=1, count_tokens=words_as_tokens)
     wordy = diary(1, tokens=8_000, seed=1, count_tokens=len)
 

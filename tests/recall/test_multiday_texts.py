@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.recall.multiday.facts import Fact
 from benchmarks.recall.multiday.personas import PERSONAS, Persona
+from benchmarks.recall.multiday.storylines import telling
 from benchmarks.recall.multiday.texts import Block, catalogue, read_blocks, sentence_with
 from benchmarks.recall.multiday.wording import contains, normalised
 
@@ -127,6 +129,23 @@ def test_values_stand_nowhere_else() -> None:
 def names_of(person: Persona) -> tuple[str, ...]:
     """All names round a person."""
     return (person.name, person.friend, person.colleague, person.neighbour, person.sister)
+
+
+def test_the_telling_sentence_holds_the_value_as_a_word_of_its_own() -> None:
+    """Every value in every message, and every item with an amount: the span is cut round the slot itself."""
+    person = PERSONAS[3]
+    for block in TEXTS.attributes.values():
+        for scene in [scene for scenes in block.scenes.values() for scene in scenes]:
+            for value in block.values:
+                line = telling(person, scene, Fact("value", block.name, value.text), {"v": value.text})
+                assert contains(line.span, value.text), (line.user, line.span)
+                assert not any(contains(line.reply, name) for name in value.names)
+    for block in TEXTS.collections.values():
+        for scene in block.scenes["tell"]:
+            for item in block.parts("items"):
+                slots = {"item": item} | ({"n": "13"} if "amounts" in block.lines else {})
+                line = telling(person, scene, Fact("item", block.name, item), slots)
+                assert all(contains(line.span, slot) for slot in slots.values()), (line.user, line.span)
 
 
 def test_twelve_people_with_names_of_their_own() -> None:
