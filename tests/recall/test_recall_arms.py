@@ -22,12 +22,12 @@ LARGE = MemoryConfig(sink_tokens=8, window_tokens=200, recall_tokens=192, block_
 
 def test_every_arm_has_the_same_budget() -> None:
     """Selectors and modes see as many tokens of the past as the default; each selector is asked for by its name."""
-    for name in ("default", "window", "streaming", "lm-infinite", *SELECTORS):
+    for name in ("default", "infllm", "window", "streaming", "lm-infinite", *SELECTORS):
         assert make_arm(name, LARGE, 400, language_model()).config.budget == LARGE.budget, name
     assert _arm("default") == SMALL
     own = [name for name in SELECTORS if name not in MODES]
     assert [_arm(name) for name in own] == [SMALL.changed(selector=name) for name in own]
-    assert make_arm("streaming", LARGE, 400, language_model()).config == mode("streaming", LARGE)
+    assert make_arm("infllm", LARGE, 400, language_model()).config == mode("infllm", LARGE)
 
 
 def test_full_attends_to_everything_or_does_not_fit() -> None:

@@ -12,14 +12,17 @@ import torch
 
 from agentmem import AgentMemory
 from agentmem.engine.model import LanguageModel
+from agentmem.memory.modes import MODES
 from benchmarks.recall import again, reading, running
 from benchmarks.recall.again import RestartError, ask_in_new_process, check_same
 from benchmarks.recall.asking import Spoken, ask, choice_logprob
+from benchmarks.recall.cells import Journal
+from benchmarks.recall.framing import frame_for
 from benchmarks.recall.items import Piece, Question
 from benchmarks.recall.multiday.storylines import FORGET_PREFIX
-from benchmarks.recall.plan import Job, jobs
-from benchmarks.recall.running import Asked
-from support.recall_toy import Codes, Quiet, agents, histories, one_slice, runner
+from benchmarks.recall.plan import Histories, Job, jobs
+from benchmarks.recall.running import Asked, Options, Runner
+from support.recall_toy import Codes, Quiet, agents, count_tokens, histories, one_slice, runner
 from support.tiny_folder import write_chat_model
 from support.tiny_language_model import SMALL, language_model, plain_model
 
@@ -54,6 +57,29 @@ def test_a_run_reads_asks_and_judges_every_arm(tmp_path: Path) -> None:
     assert seen[1:] == [[0.0, 0.0], [None, None]]
     assert agents(tmp_path) == []
     assert screen.new == cells
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_runs(tmp_path: Path, name: str) -> None:
+    """Each reference mode reads the history, hides its evidence and answers; dense ones see all of it."""
+    base = SMALL.changed(window_tokens=200, recall_tokens=192, block_tokens=16)
+    made = Histories(
+        {"codes": Codes}, frame_for(base, count_tokens(language_model())), 0, count_tokens(language_model())
+    )
+    job = next(jobs([one_slice(name, tokens=700)], made))
+    arm = Runner(
+        language_model(), Options(tmp_path / "agents", base), Journal(tmp_path / "cells.jsonl"), Quiet()
+    )
+
+    (cell,), _ = arm.run([job])
+
+    if name == "full":  # 1,024 positions
+        assert cell.status == "does not fit"
+    else:
+        assert cell.status == "done", cell.reason
+        assert cell.reading is not None
+        assert cell.reading.tokens_held > base.budget
+        assert [answer.tokens_reread for answer in cell.answers] == [0, 0]
 
 
 def test_full_answers_as_the_stock_model(tmp_path: Path) -> None:
