@@ -144,6 +144,18 @@ def test_no_matter_serves_two_questions(persona: int, tokens: int) -> None:
     assert len({query.question.id for query in one.queries}) == len(one.queries)
 
 
+@pytest.mark.parametrize(("persona", "tokens"), ALL)
+def test_a_storyline_takes_its_days(persona: int, tokens: int) -> None:
+    """No two tellings of one question fall on the same day: nothing changes back within the hour."""
+    one = drawn(persona, tokens)
+    days: dict[str | None, list[object]] = {}
+    for session, message in one.messages():
+        if message.facts:
+            days.setdefault(message.storyline, []).append(session.at.date())
+
+    assert all(len(set(found)) == len(found) for found in days.values())
+
+
 @pytest.mark.parametrize(("persona", "tokens"), SOME)
 def test_evidence_stands_once_and_says_the_answer(persona: int, tokens: int) -> None:
     """Each snippet occurs once in the pieces; told values stand in one of theirs, abstentions have none."""

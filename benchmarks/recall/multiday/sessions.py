@@ -67,7 +67,7 @@ def clock(rng: Random, days: Sequence[int], placed: Sequence[Placed], persona: i
 
 
 def place(rng: Random, storylines: Sequence[Storyline], days: Sequence[int], usable: int) -> list[Placed]:
-    """A session for each telling: those of one storyline in order, in sessions of their own.
+    """A session for each telling: those of one storyline in order, each on a day of its own.
 
     A dated telling opens its session, so a session has one at most, and the first session none. Sessions from
     `usable` on stay free.

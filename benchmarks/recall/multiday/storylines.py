@@ -69,8 +69,8 @@ class Storyline:
     """Tellings in order and what they lead to.
 
     `cues` show a message to
-    be about these matters; `absent` are matters that no message may touch. `least_gap`: days between dated
-    tellings, 0 where they may share a day.
+    be about these matters; `absent` are matters that no message may touch. `least_gap`: days between
+    one telling and the next.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Storyline:
     ask: Callable[[Sequence[date]], Asked]
     """From the days of the tellings, in order."""
     absent: tuple[str, ...] = ()
-    least_gap: int = 0
+    least_gap: int = 1
 
 
 def telling(

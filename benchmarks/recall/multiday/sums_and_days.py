@@ -115,7 +115,7 @@ def which_first(rng: Random, person: Persona, blocks: Sequence[Block]) -> Storyl
     rule = First([block.name for block in blocks])
     cues = tuple(cue for block in blocks for cue in block.cues)
     name = "-".join(block.name for block in blocks)
-    return Storyline(name, TEMPORAL, lines, rule, cues, lambda _: asked, least_gap=1)
+    return Storyline(name, TEMPORAL, lines, rule, cues, lambda _: asked)
 
 
 def _event(rng: Random, person: Persona, block: Block) -> Telling:
