@@ -31,10 +31,9 @@ def mean_logit(query: Tensor, keys: Tensor, alive: list[bool]) -> float:
 
 def best_corner(query: Tensor, low: Tensor, high: Tensor) -> float:
     """Sum over channels of max(q low, q high): Quest, algorithm 1."""
-    total = 0.0
-    for channel in range(len(query)):
-        total += max(float(query[channel] * low[channel]), float(query[channel] * high[channel]))
-    return total
+    return sum(
+        max(one, other) for one, other in zip((query * low).tolist(), (query * high).tolist(), strict=True)
+    )
 
 
 def quest_logit(query: Tensor, keys: Tensor, alive: list[bool]) -> float:

@@ -33,7 +33,7 @@ CONFIG = MemoryConfig(
     dense_tokens=16,
 )
 IDS: list[int] = prompt(160, seed=5)[0].tolist()
-TURNS = [(IDS[:14], IDS[14:17]), (IDS[17:90], IDS[90:101]), (IDS[101:130], IDS[130:140])]
+TURNS = [(IDS[:90], IDS[90:92]), (IDS[92:104], IDS[104:111])]
 DIGEST_ROWS_IN_A_FILE = 3
 """So that a cut between files goes through a block's rows."""
 
@@ -45,7 +45,7 @@ def model() -> LanguageModel:
 
 
 def play(agent: SessionAgent, *, resumed: bool) -> tuple[list[Tensor], SessionAgent]:
-    """Three turns; the logits of all, and the agent as it is then."""
+    """Two turns; the logits of all, and the agent as it is then."""
     logits = []
     for read, steps in TURNS:
         logits.append(agent.turn(read, steps))
@@ -57,20 +57,18 @@ def play(agent: SessionAgent, *, resumed: bool) -> tuple[list[Tensor], SessionAg
 def test_a_resumed_agent_chooses_as_one_that_never_stopped(
     name: str, model: LanguageModel, tmp_path: Path
 ) -> None:
-    """Logits and K/V bit for bit, through closed files; digests are those of an agent in memory."""
+    """Logits and K/V bit for bit, through closed files that cut a block's rows; the same digests."""
     config = CONFIG.changed(selector=name)
     home = DiskHome(tmp_path, digest_blocks=DIGEST_ROWS_IN_A_FILE)
     one, never = play(SessionAgent(model, home, config, "never"), resumed=False)
     two, often = play(SessionAgent(model, home, config, "often"), resumed=True)
-    memory = play(SessionAgent(model, InMemoryHome(), config), resumed=False)[1]
 
     assert same_bits(one, two) and same_bits(never.kv(), often.kv())
     rows = make_selector(name).digest_rows
     assert often.store.digests.count % rows == 0 and often.store.digests.count >= 20 * rows
     for layer in range(2):
-        found = [torch.cat(list(a.store.digests.parts(layer)), dim=1) for a in (never, often, memory)]
-        assert torch.equal(found[0], found[1])
-        torch.testing.assert_close(found[0], found[2])
+        found = [torch.cat(list(a.store.digests.parts(layer)), dim=1) for a in (never, often)]
+        assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("name", SELECTORS)
