@@ -63,8 +63,10 @@ class PairBuffer:
         start, stop = self.used, self.used + keys_raw.shape[1]
         own, other = (slice(0, D), slice(D, None)) if far else (slice(D, None), slice(0, D))
         rotary = self.spec.rotary
-        rotated = keys_raw if rotary is None else rotary.rotate(keys_raw, positions)
-        self.keys[:, start:stop, own].copy_(rotated)
+        if rotary is None:
+            self.keys[:, start:stop, own].copy_(keys_raw)
+        else:
+            rotary.rotate(keys_raw, positions, self.keys[:, start:stop, own])
         self.keys[:, start:stop, other].zero_()
         self.values[:, start:stop, :D].copy_(values)
         self.used = stop

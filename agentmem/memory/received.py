@@ -25,9 +25,6 @@ from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector, top_blocks
 from agentmem.memory.source import RuleState, RuleStates
 
-_LOGITS = 1 << 22
-"""Attention logits made at once."""
-
 
 @runtime_checkable
 class ReceivingSelector(Selector, Protocol):
@@ -117,13 +114,10 @@ class Received:
         """The token that the first column speaks of."""
         return self._grid.bounds(self._closed)[0]
 
-    def add(
-        self, layer: int, sight: Sight, *, scaling: float, softcap: float | None, sinks: Tensor | None
-    ) -> None:
-        """Count the attention of one layer's chunk, as it is seen."""
+    def add(self, layer: int, sight: Sight, received: Tensor) -> None:
+        """Count what keys received (Hq, S) from one layer's chunk, where they are newer than the closed blocks."""
         skipped = max(0, self._start - sight.newest_token)
-        columns = slice(sight.newest + skipped, None)
-        mass = attention_received(sight, columns, scaling=scaling, softcap=softcap, sinks=sinks)
+        mass = received[:, sight.newest + skipped :]
         at = sight.newest_token + skipped - self._start
         self._scores[layer][:, at : at + mass.shape[1]] += mass
 
@@ -193,32 +187,3 @@ class Received:
         scores = self._scores[spec.index][:, column : column + self._grid.size]
         best = top_blocks(scores, self._representatives)
         return torch.where(scores.amax(1, keepdim=True) > 0, best, -1)
-
-
-def attention_received(
-    sight: Sight, columns: slice, *, scaling: float, softcap: float | None, sinks: Tensor | None
-) -> Tensor:
-    """Softmax probability that keys receive from all of a chunk's queries, in fp32: (Hq, n) for n columns."""
-    queries, keys = sight.queries[0], sight.keys
-    Hq, T, _ = queries.shape
-    Hkv, S, _ = keys.shape
-    G = Hq // Hkv
-    run = max(1, _LOGITS // (G * S))
-    received = []
-    for head in range(Hkv):
-        rows, wide = slice(head * G, (head + 1) * G), keys[head].float()
-        total = torch.zeros(G, S, device=keys.device)
-        for start in range(0, T, run):
-            stop = min(start + run, T)
-            logits = (queries[rows, start:stop].float() @ wide.T).mul_(scaling)  # (G, t, S)
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
-            if sight.mask is not None:
-                mask = sight.mask if sight.mask.dim() == 2 else sight.mask[rows]
-                logits = logits + (mask if mask.shape[-2] == 1 else mask[..., start:stop, :])
-            if sinks is not None:
-                column = sinks[rows].float()[:, None, None].expand(-1, stop - start, 1)
-                logits = torch.cat([logits, column], dim=-1)
-            total += logits.softmax(-1).sum(1)[:, :S]
-        received.append(total[:, columns])
-    return torch.cat(received)

@@ -18,6 +18,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.blocks import BlockGrid
 from agentmem.memory.buffers import Workspace
 from agentmem.memory.choosing import Chooser
+from agentmem.memory.explicit import attend_and_count
 from agentmem.memory.layout import Layout
 from agentmem.memory.loading import Loader
 from agentmem.memory.log_blocks import BlocksState, digest_missing
@@ -141,7 +142,11 @@ class WorkingMemory:
         if chosen is not None and self._measure:
             self._add_shares(sight, chosen, scaling, softcap, sinks)
         if self._received is not None and spec.window is None:
-            self._received.add(layer, sight, scaling=scaling, softcap=softcap, sinks=sinks)
+            out, received = attend_and_count(
+                sight, self._workspace.rooms, scaling=scaling, softcap=softcap, sinks=sinks
+            )
+            self._received.add(layer, sight, received)
+            return out[..., : spec.head_dim]
         out = attend(
             sight.queries,
             sight.keys[None],

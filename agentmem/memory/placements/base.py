@@ -28,7 +28,7 @@ class Sight(NamedTuple):
     keys: Tensor
     """(Hkv, S, E), rotated."""
     values: Tensor
-    """(Hkv, S, E); the attention's first D dims count."""
+    """(Hkv, S, E); the first D dims of what comes out count."""
     mask: Tensor | None
     """Additive, broadcastable to (Hq, T, S)."""
     recalled: slice
@@ -37,6 +37,8 @@ class Sight(NamedTuple):
     """Where in S the newest tokens begin, which lie there one by one up to the last query's own."""
     newest_token: int
     """Which token of the log lies there."""
+    pairs: bool = False
+    """E is 2 D, and one half of each key is zero: the second before ``newest``, the first from there on."""
 
 
 class Placement(Protocol):

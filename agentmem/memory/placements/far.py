@@ -152,7 +152,7 @@ class FarPlacement:
             gone.masked_fill_(buffer.dead[:, : buffer.used], -torch.inf)
             mask = mask + gone.repeat_interleave(spec.num_q_heads // spec.num_kv_heads, dim=0)[:, None]
         keys, values = buffer.keys[:, : buffer.used], buffer.values[:, : buffer.used]
-        return Sight(pairs, keys, values, mask, layout.recalled, far, start)
+        return Sight(pairs, keys, values, mask, layout.recalled, far, start, pairs=True)
 
     def _far(self, buffer: PairBuffer, count: int) -> Callable[[Tensor, Tensor | None], None]:
         """Appends tokens at position 0."""
