@@ -92,8 +92,13 @@ def test_the_blocks_are_those_of_the_statement() -> None:
         session.read(ids[:64])
         for token in ids[64:]:
             session.step(token)
+        shares = session.memory.shares
 
     assert choices.seen == oracle.chosen
+    assert {block for block, _ in shares.top(100)} <= {
+        block for _, blocks in oracle.chosen for block in blocks
+    }
+    assert 0 < shares.recalled_mass < 1
     assert len({tuple(blocks) for _, blocks in choices.seen}) > 5
 
 

@@ -85,6 +85,17 @@ def test_chunks_larger_than_the_window_are_refused() -> None:
         MODES["streaming"].changed(window_tokens=12, chunk_tokens=10)
 
 
+def test_the_engine_knows_how_far_a_mode_reaches() -> None:
+    """The window and what may be appended to it must fit the model's positions, and the cache's places too."""
+    model, config = model_of("llama"), MODES["streaming"]
+    model.check(config.changed(window_tokens=248))  # positions up to 247 + 6 + 3 = 256 in all
+    with pytest.raises(ConfigError, match=r"256 tokens.*may take 257"):
+        model.check(config.changed(window_tokens=249))
+    model.check(config.changed(window_tokens=248, sink_tokens=8))
+    with pytest.raises(ConfigError, match="may take 258"):
+        model.check(config.changed(window_tokens=248, sink_tokens=10))
+
+
 def test_placements_without_recall_refuse_it() -> None:
     """StreamingLLM and LM-Infinite recall nothing."""
     with pytest.raises(ConfigError, match="recall_tokens=0"):
