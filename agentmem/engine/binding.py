@@ -29,6 +29,8 @@ __all__ = ["AttentionContext", "Binding", "bind"]
 
 DEFAULT_POSITIONS = 32_768
 """Rotary tables are this long unless asked otherwise: no working set of the default options is longer."""
+_TABLE_STEP = 8_192
+"""Stretched tables grow by so many positions: each length of history asks for another one."""
 _ATTRIBUTE = "_agentmem_binding"
 _one_at_a_time = threading.Lock()
 
@@ -54,7 +56,7 @@ class Binding:
         self.rope_facts: Mapping[str, str] = dict(facts)
         self._surgery = surgery
         self._findings = findings
-        self._stretched: dict[tuple[str, float, int], tuple[LayerSpec, ...]] = {}
+        self._stretched: dict[tuple[str, float], tuple[int, tuple[LayerSpec, ...]]] = {}
         self._index_of = {finding.module: index for index, finding in enumerate(findings)}
         self._keeps = "logits_to_keep" in inspect.signature(type(model).forward).parameters
         self._made_on = self._whereabouts()
@@ -69,17 +71,18 @@ class Binding:
 
         Raises ConfigError when this model's rotation cannot be stretched.
         """
-        key = (rope, factor, positions)
         with _one_at_a_time, torch.inference_mode(False), torch.no_grad():
-            if key not in self._stretched:
-                rule = SCALINGS[rope]
+            held, layers = self._stretched.get((rope, factor), (0, ()))
+            if held < positions:
+                rule, held = SCALINGS[rope], -(-positions // _TABLE_STEP) * _TABLE_STEP
                 try:
-                    self._stretched[key] = _build_layers(
-                        self.model, self._findings, positions, lambda frequencies: rule(frequencies, factor)
+                    layers = _build_layers(
+                        self.model, self._findings, held, lambda frequencies: rule(frequencies, factor)
                     )
                 except UnsupportedModelError as error:
                     raise ConfigError(f"rope={rope!r}: {error}") from error
-            return self._stretched[key]
+                self._stretched[rope, factor] = held, layers
+            return layers
 
     @property
     def dtype(self) -> torch.dtype:

@@ -79,6 +79,20 @@ def test_more_positions_than_the_stretch_gives_are_refused() -> None:
         model.check(mode("full", BASE, tokens=97))
 
 
+def test_one_table_serves_all_lengths() -> None:
+    """A longer context makes the table longer, a shorter one uses it: lengths do not pile up."""
+    model = model_of()
+    first = model.binding.stretched("ntk", FACTOR, 90)
+
+    assert model.binding.stretched("ntk", FACTOR, 96) is first
+    longer = model.binding.stretched("ntk", FACTOR, 9_000)
+    assert model.binding.stretched("ntk", FACTOR, 90) is longer
+    for one, other in zip(first, longer, strict=True):
+        assert one.rotary is not None and other.rotary is not None
+        x = torch.ones(1, 96, one.head_dim)
+        assert torch.equal(one.rotary.rotate(x, range(96)), other.rotary.rotate(x, range(96)))
+
+
 def test_rotations_that_choose_for_themselves_cannot_be_stretched() -> None:
     """Dynamic NTK picks its frequencies by length: refused by name, at the check."""
     model = LanguageModel.wrap(plain_model("llama-dynamic", trained=64), tokenizer_for("chatml"))
