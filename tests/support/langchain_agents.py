@@ -11,7 +11,9 @@ from langchain_agentmem import ChatInfLLM
 from support.tiny_language_model import SMALL, language_model
 
 
-def chat_model(home: Path | Home | None = None, model: LanguageModel | None = None, **options: Any) -> ChatInfLLM:
+def chat_model(
+    home: Path | Home | None = None, model: LanguageModel | None = None, **options: Any
+) -> ChatInfLLM:
     """A chat model on tiny random weights; short answers, a home of its own unless one is given."""
     settled: dict[str, Any] = {"max_tokens": 4, "memory_config": SMALL, **options}
     return ChatInfLLM(model=model or language_model(), home=home or InMemoryHome(), **settled)
