@@ -196,10 +196,18 @@ def test_many_needles_are_spread_one_to_a_slice(name: str, needles: int) -> None
         )
 
 
-def test_fact_update_is_answered_by_the_newest_fact() -> None:
+@pytest.mark.parametrize(
+    ("name", "before", "tokens"),
+    [
+        ("fact_consolidation", "The following context is the facts I have learned: \n", 10),
+        ("fact_update", "These are numbered facts.", 32),
+    ],
+)
+def test_facts_are_answered_by_the_newest(name: str, before: str, tokens: int) -> None:
     """Read from the list alone, the largest serial number gives the answer and the smaller ones `must_not`."""
-    for history in drawn("fact_update"):
-        facts = history.pieces[0].text.removeprefix("The following context is the facts I have learned: \n")
+    for history in drawn(name):
+        facts = history.pieces[0].text.partition("\n")[2]
+        assert history.pieces[0].text.startswith(before)
         serials = [line.split(". ", 1) for line in facts.split("\n")]
         assert [int(serial) for serial, _ in serials] == list(range(len(serials)))
         kinds = [asked.kind for asked in history.questions]
@@ -210,13 +218,14 @@ def test_fact_update_is_answered_by_the_newest_fact() -> None:
             assert (values[-1],) == asked.answers
             assert tuple(values[:-1]) == asked.must_not
             assert asked.evidence[0].startswith(f"{len(said) - 1 - said[::-1].index(values[-1])}. ")
-            assert asked.max_new_tokens == 10
+            assert asked.max_new_tokens == tokens
             assert set(asked.must_not) <= set(asked.choices) and len(asked.choices) == 4
 
 
 def _value_said(fact: str, prompt: str) -> str | None:
     """The value that a fact gives to the question of the prompt, if it is about the same thing."""
-    question = prompt.rpartition("Based on the provided Knowledge Pool, ")[2].removesuffix(" \nAnswer:")
+    question = re.split("Based on the provided Knowledge Pool, |According to the newest facts, ", prompt)[-1]
+    question = question.removesuffix(" \nAnswer:")
     for relation in RELATIONS:
         pattern = relation.statement.replace(".", r"\.").format(who="(?P<who>.+)", value="(?P<value>.+)")
         found = re.fullmatch(pattern, fact)

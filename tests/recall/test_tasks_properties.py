@@ -169,7 +169,7 @@ def test_many_questions_one_history(name: str) -> None:
         text = history.pieces[0].text
         places = sorted(text.index(question.evidence[0]) / len(text) for question in history.questions)
         assert len(places) == 25
-        assert places[0] < 0.15 and places[-1] > 0.85
+        assert places[0] < 0.25 and places[-1] > 0.75
 
 
 def test_frequent_words_asks_for_the_three_commonest() -> None:

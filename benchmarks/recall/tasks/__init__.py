@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from benchmarks.recall.items import Task
 from benchmarks.recall.multiday.task import MultiDay
-from benchmarks.recall.tasks.fact_update import fact_update
+from benchmarks.recall.tasks.fact_update import fact_consolidation, fact_update
 from benchmarks.recall.tasks.frequent_words import frequent_words, frequent_words_question_last
 from benchmarks.recall.tasks.kv_retrieval import kv_retrieval, kv_retrieval_question_last
 from benchmarks.recall.tasks.many_needles import five_keys, many_needles
@@ -64,6 +64,7 @@ TASKS: Mapping[str, Callable[[], Task]] = MappingProxyType(
         "many_needles": many_needles,
         "five_keys": five_keys,
         "fact_update": fact_update,
+        "fact_consolidation": fact_consolidation,
         "multiday": MultiDay,
     }
 )

@@ -3,11 +3,15 @@
 Numbered facts about invented people; some are stated again later with another value, and the larger serial number
 is the newer fact. Of the 25 questions a history, 20 ask for facts with two or three versions (kind `updated`), 5 for
 facts stated once (kind `stated once`): what the model loses between the two is the update's share. The memory must
-bring the newest version although the older ones look the same. Words before the facts and the question's rule are
-the published ones (single-hop, long-context agent, ten new tokens), the facts are ours: published ones contradict
-the real world. Published facts come in chunks of 4,096 tokens, each in a chat turn; here they are one piece. The
-judge is the published `substring_exact_match`; the older values stand in `must_not`, which it does not look at, and
-among the choices to rank.
+bring the newest version although the older ones look the same. Two wordings of the same facts:
+
+- `fact_consolidation` has the published words (single-hop, long-context agent, ten new tokens). Small chat models
+  answer them with the prompt's own example or spend the ten tokens on an opening.
+- `fact_update` states the rule before the facts and asks a plain question, with 32 new tokens.
+
+The facts are ours; published ones contradict the real world and come in chunks of 4,096 tokens, each in a chat turn,
+here they are one piece. The judge is the published `substring_exact_match`; the older values stand in `must_not`,
+which it does not look at, and among the choices to rank.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from benchmarks.recall.tasks.fitted import Asked, Draft, FittedTask, Place, Word
 from benchmarks.recall.tasks.judges import contains_answer
 from benchmarks.recall.tasks.words import unlike
 
-_WORDING = Wording(
+_PUBLISHED = Wording(
     before="The following context is the facts I have learned: \n",
     after=(
         "Pretend you are a knowledge management system. Each fact in the knowledge pool is provided with a serial "
@@ -33,6 +37,14 @@ _WORDING = Wording(
         "the provided Knowledge Pool, {question} \nAnswer:"
     ),
     max_new_tokens=10,
+)
+_PLAIN = Wording(
+    before=(
+        "These are numbered facts. Where two facts contradict each other, the one with the larger number is newer "
+        "and right.\n"
+    ),
+    after="According to the newest facts, {question}",
+    max_new_tokens=32,
 )
 
 
@@ -113,5 +125,10 @@ def _merged(
 
 
 def fact_update() -> FittedTask:
-    """20 updated facts and 5 that were stated once."""
-    return FittedTask("fact_update", NumberedFacts(), _WORDING, contains_answer)
+    """20 updated facts and 5 that were stated once, asked plainly."""
+    return FittedTask("fact_update", NumberedFacts(), _PLAIN, contains_answer)
+
+
+def fact_consolidation() -> FittedTask:
+    """The same facts in the published words."""
+    return FittedTask("fact_consolidation", NumberedFacts(), _PUBLISHED, contains_answer)
