@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentmem.config import MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import AgentNotFoundError, ConfigError, FingerprintMismatchError
+from agentmem.errors import AgentExistsError, AgentNotFoundError, ConfigError, FingerprintMismatchError
 from agentmem.store.base import AgentIdentity, Home, Store
 
 CONFIG_NOTE = "config"
@@ -85,7 +86,8 @@ def open_agent(asked: Asked) -> Opened:
     """
     home = asked.home
     if not home.exists(asked.agent_id):
-        return _create(asked)
+        with suppress(AgentExistsError):  # somebody made it in this moment: open it
+            return _create(asked)
     identity = home.peek(asked.agent_id)
     model = ModelRef(asked, identity)
     if not asked.read_only or isinstance(asked.model, LanguageModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,3 +271,18 @@ def test_the_default_options_fit_a_usual_model() -> None:
     """The workspace for the defaults is allowed from 4,096 trained tokens on."""
     model = LanguageModel.wrap(plain_model(trained=4096), tokenizer_for("chatml"))
     model.check(MemoryConfig())
+
+
+class Raced(InMemoryHome):
+    """Somebody else makes each agent in the moment before we do."""
+
+    def create(self, agent_id: str, **options: Any) -> Any:
+        super().create(agent_id, **options).close()
+        return super().create(agent_id, **options)
+
+
+def test_an_agent_that_somebody_else_just_made_is_opened() -> None:
+    """Two processes that resume a new agent at once both get it, one after the other."""
+    with AgentMemory.resume("ada", model=language_model(), home=Raced(), config=SMALL) as memory:
+        assert not memory.resumed.created
+        assert memory.chat("Hi", max_new_tokens=2).state_id is not None
