@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 
 from agentmem.errors import InputError
 
-_INTERNAL = ("lc_internal_call", "lc_source")
+INTERNAL = ("lc_internal_call", "lc_source")
 """Marks of calls that LangChain's own middleware makes: a summary, a choice among tools, an emulated tool."""
 
 
@@ -32,7 +32,7 @@ def addressed(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[
     if thread is not None:
         added["thread_id"] = thread
     metadata = settled.get("metadata") or {}
-    if any(mark in metadata for mark in _INTERNAL):
+    if any(mark in metadata for mark in INTERNAL):
         added["memory"] = "off"
     return {**added, **kwargs}
 

@@ -6,8 +6,7 @@ lock and no model. Knows no messages.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +14,6 @@ from typing import TypeVar
 from langchain_core.runnables import RunnableConfig
 
 from agentmem import AgentMemory, InputError
-from agentmem.agent.gate import Caller, acting_for
 from langchain_agentmem.addressing import addressed
 from langchain_agentmem.pool import Opening, borrow
 
@@ -77,14 +75,3 @@ def agent_of_call(agent_id: str | None, config: RunnableConfig | None) -> str | 
     named = addressed(config, {})
     chosen: str | None = named.get("configured_agent") or agent_id or named.get("thread_id")
     return chosen
-
-
-async def in_thread(call: Callable[[], T]) -> T:
-    """Run a blocking call in a worker thread, in the name of the task that awaits it."""
-    caller = Caller.here().apart()
-
-    def run() -> T:
-        with acting_for(caller):
-            return call()
-
-    return await asyncio.to_thread(run)

@@ -18,7 +18,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from agentmem import AgentMemory
-from langchain_agentmem.agent_access import in_thread
+from agentmem.agent.gate import in_worker
 from langchain_agentmem.call_recorder import ModelCall
 from langchain_agentmem.recording import Recording, RecordingKeywords
 
@@ -257,15 +257,15 @@ class AsyncAgentMemoryCallback(Recording, AsyncCallbackHandler):
 
     async def aflush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as concurrent.futures has it
         """The async twin of ``flush``."""
-        await in_thread(lambda: self.flush(timeout))
+        await in_worker(lambda: self.flush(timeout))
 
     async def aclose(self) -> None:
         """The async twin of ``close``."""
-        await in_thread(self.close)
+        await in_worker(self.close)
 
     async def _akeep(self, calls: Sequence[ModelCall]) -> None:
         if calls:
-            await in_thread(lambda: self._keep(calls))
+            await in_worker(lambda: self._keep(calls))
 
 
 _tracking: ContextVar[AgentMemoryCallback | AsyncAgentMemoryCallback | None] = ContextVar(

@@ -18,14 +18,13 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from agentmem import AgentMemory, ClosedError, ConfigError, LanguageModel, MemoryConfig
 from agentmem.store.base import Home
+from langchain_agentmem.addressing import INTERNAL
 from langchain_agentmem.agent_access import AgentAccess
 from langchain_agentmem.call_recorder import CallRecorder, ModelCall, Question
 from langchain_agentmem.memory_feed import MemoryFeed, NotRecorded, OnError
 from langchain_agentmem.pool import Opening
 
 Checkpoint = Literal["chain", "turn", "off"]
-_INTERNAL = ("lc_internal_call", "lc_source")
-"""Marks of calls that LangChain's own middleware makes, such as a summary: nobody's conversation."""
 
 
 class RecordingKeywords(TypedDict, total=False):
@@ -163,7 +162,7 @@ class Recording:
         metadata: Mapping[str, Any] | None,
     ) -> None:
         noted = metadata or {}
-        if any(mark in noted for mark in _INTERNAL):
+        if any(mark in noted for mark in INTERNAL):
             self._recorder.began(run_id, parent_run_id)
             return
         thread = noted.get("thread_id")

@@ -15,7 +15,8 @@ from pydantic import ConfigDict, Field
 from typing_extensions import override
 
 from agentmem import AgentMemory, AgentNotFoundError, InputError
-from langchain_agentmem.agent_access import AgentAccess, agent_of_call, in_thread
+from agentmem.agent.gate import in_worker
+from langchain_agentmem.agent_access import AgentAccess, agent_of_call
 from langchain_agentmem.pool import Opening
 from langchain_agentmem.ranking import Found, best_messages
 
@@ -89,7 +90,7 @@ class AgentMemoryRetriever(BaseRetriever):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         sync = run_manager.get_sync()
-        return await in_thread(lambda: self._get_relevant_documents(query, run_manager=sync, **kwargs))
+        return await in_worker(lambda: self._get_relevant_documents(query, run_manager=sync, **kwargs))
 
     def _addressed(self, config: RunnableConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The call's keywords, with the agent that its config names: the config itself does not reach the search."""

@@ -17,9 +17,10 @@ from langchain_core.tools.base import ArgsSchema
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentmem import AgentMemError, AgentMemory, AgentNotFoundError, HistoryTurn, LanguageModel, MemoryConfig
+from agentmem.agent.gate import in_worker
 from agentmem.store.base import Home
 from agentmem.store.search import words_of
-from langchain_agentmem.agent_access import AgentAccess, agent_of_call, in_thread
+from langchain_agentmem.agent_access import AgentAccess, agent_of_call
 from langchain_agentmem.pool import Opening
 from langchain_agentmem.ranking import best_messages
 from langchain_agentmem.retrievers import TOLD
@@ -135,7 +136,7 @@ class SearchMemory(_MemoryTool):
         return "\n".join(_line(one.turn, one.role, one.text) for one in found)
 
     async def _arun(self, query: str, config: RunnableConfig, limit: int = 5) -> str:
-        return await in_thread(lambda: self._run(query, config, limit))
+        return await in_worker(lambda: self._run(query, config, limit))
 
 
 class RememberArguments(BaseModel):
@@ -173,7 +174,7 @@ class Remember(_MemoryTool):
             return f"Remembered (turn {turn.turn})."
 
     async def _arun(self, text: str, config: RunnableConfig) -> str:
-        return await in_thread(lambda: self._run(text, config))
+        return await in_worker(lambda: self._run(text, config))
 
 
 _RECENT = 8
@@ -239,7 +240,7 @@ class Forget(_MemoryTool):
         turn: int | None = None,
         confirm: bool = False,
     ) -> str:
-        return await in_thread(lambda: self._run(config=config, match=match, turn=turn, confirm=confirm))
+        return await in_worker(lambda: self._run(config=config, match=match, turn=turn, confirm=confirm))
 
 
 _STAYS = "\nTurn {turn}, in which this is asked, holds the text too and stays; forget it by its number later."

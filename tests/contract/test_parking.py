@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentmem.errors import AgentBusyError, ClosedError, ReadOnlyError, StoreError
-from agentmem.store import DiskHome, Home, InMemoryHome, Store
+from agentmem.store import Home, Store
 from support.stores import (
-    DIGEST_BLOCKS,
-    SEGMENT_TOKENS,
     add_turn,
     contents,
     create,
     expected,
     kv,
-    memory_folder,
     new_turn,
     same,
 )
-
-
-@pytest.fixture(params=["disk", "memory"])
-def home(request: pytest.FixtureRequest) -> Iterator[Home]:
-    """An empty home of either kind."""
-    if request.param == "memory":
-        yield InMemoryHome()
-        return
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
-        yield DiskHome(Path(folder), segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
 
 
 @pytest.fixture

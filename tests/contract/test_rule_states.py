@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +14,10 @@ import torch
 
 from agentmem.errors import DamagedError
 from agentmem.memory.source import RuleState
-from agentmem.store import DiskHome, Home, InMemoryHome, Store
-from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, create, kv, memory_folder, new_turn
+from agentmem.store import DiskHome, Home, Store
+from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, create, kv, new_turn
 
 KIND = "received"
-
-
-@pytest.fixture(params=["disk", "memory"])
-def home(request: pytest.FixtureRequest) -> Iterator[Home]:
-    """An empty home of either kind."""
-    if request.param == "memory":
-        yield InMemoryHome()
-        return
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
-        yield DiskHome(Path(folder), segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,33 +22,20 @@ from agentmem.errors import (
     StoreError,
 )
 from agentmem.memory.source import KVLayout
-from agentmem.store import DiskHome, Home, InMemoryHome, Store
+from agentmem.store import Home, Store
 from support.stores import (
     AT,
-    DIGEST_BLOCKS,
     FINGERPRINT,
     LAYOUT,
-    SEGMENT_TOKENS,
     add_turn,
     contents,
     create,
     digests,
     expected,
     kv,
-    memory_folder,
     new_turn,
     same,
 )
-
-
-@pytest.fixture(params=["disk", "memory"])
-def home(request: pytest.FixtureRequest) -> Iterator[Home]:
-    """An empty home of either kind."""
-    if request.param == "memory":
-        yield InMemoryHome()
-        return
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
-        yield DiskHome(Path(folder), segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
 
 
 @pytest.fixture

@@ -1,0 +1,22 @@
+"""What every contract is tried on: a home on disk, and one in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentmem.store import DiskHome, Home, InMemoryHome
+from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, memory_folder
+
+
+@pytest.fixture(params=["disk", "memory"])
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    """An empty home of either kind."""
+    if request.param == "memory":
+        yield InMemoryHome()
+        return
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        yield DiskHome(Path(folder), segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
