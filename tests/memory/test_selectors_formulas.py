@@ -144,19 +144,69 @@ def two_stage(
     return choose
 
 
-def with_neighbours(case: Case, K: int) -> list[list[int]]:
-    """K - floor(0.3 K) best, then blocks beside those by the better one's votes, then the next best."""
-    alive = blocks_alive(case)
-    among = [best(votes, 4 * K) for votes in scores(case, mean_logit, sum_of_shares, [alive] * 2)]
-    chosen = []
-    for votes in scores(case, mass_logit, sum_of_shares, among):
-        order = best(votes, len(votes))
-        top = order[: K - int(0.3 * K)]
-        beside = []
+def candidates(case: Case, K: int) -> list[list[int]]:
+    """The 4 K blocks with most votes by their means, per head."""
+    return [best(votes, 4 * K) for votes in scores(case, mean_logit, sum_of_shares, [blocks_alive(case)] * 2)]
+
+
+def with_neighbours(percent: int) -> Callable[[Case, int], list[list[int]]]:
+    """All but a part of the places to the best, then blocks beside those by the better one's votes, then the rest."""
+
+    def choose(case: Case, K: int) -> list[list[int]]:
+        alive, chosen = blocks_alive(case), []
+        for votes in scores(case, mass_logit, sum_of_shares, candidates(case, K)):
+            order = best(votes, len(votes))
+            top = order[: K - K * percent // 100]
+            beside: list[int] = []
+            for b in top:
+                beside += [n for n in (b + 1, b - 1) if n in alive and n not in top and n not in beside]
+            rest = [b for b in order if b not in top and b not in beside]
+            chosen.append(sorted((top + beside + rest)[:K]))
+        return chosen
+
+    return choose
+
+
+def token_shares(case: Case, head: int, ids: list[int]) -> dict[int, list[float]]:
+    """Each query's softmax over all living tokens of some blocks, added up: per block, a share for each token."""
+    queries, keys_raw, dead = case
+    shares = {b: [0.0] * 8 for b in ids}
+    lives = [(b, t) for b in ids for t in range(8) if dead is None or not dead[b, t]]
+    for query in queries[head]:
+        logits = torch.tensor([float(query @ keys_raw[head, b, t]) for b, t in lives], dtype=torch.float64)
+        for (b, t), share in zip(lives, logits.softmax(0).tolist(), strict=True):
+            shares[b][t] += share
+    return shares
+
+
+def across_edges(case: Case, K: int) -> list[list[int]]:
+    """At most 30 % of the places go beyond edges whose 2 of 8 tokens hold most of a best block's mass."""
+    alive, chosen = blocks_alive(case), []
+    for head, ids in enumerate(candidates(case, K)):
+        shares = token_shares(case, head, ids)
+        order = best({b: sum(shares[b]) for b in ids}, len(ids))
+        top = order[: K - K * 30 // 100]
+        claims: dict[int, float] = {}
         for b in top:
-            beside += [n for n in (b + 1, b - 1) if n in alive and n not in top and n not in beside]
+            for beyond, edge in ((b - 1, sum(shares[b][:2])), (b + 1, sum(shares[b][-2:]))):
+                if edge > sum(shares[b]) / 2 and beyond in alive and beyond not in top:
+                    claims[beyond] = max(edge, claims.get(beyond, 0.0))
+        beside = best(claims, len(claims))
         rest = [b for b in order if b not in top and b not in beside]
         chosen.append(sorted((top + beside + rest)[:K]))
+    return chosen
+
+
+def smooth(case: Case, K: int) -> list[list[int]]:
+    """Each candidate lends a quarter of its votes to the block before and the block after."""
+    chosen = []
+    for votes in scores(case, mass_logit, sum_of_shares, candidates(case, K)):
+        found = {b: votes.get(b, 0.0) for b in blocks_alive(case)}
+        for b, vote in votes.items():
+            for beside in (b - 1, b + 1):
+                if beside in found:
+                    found[beside] += vote / 4
+        chosen.append(sorted(best(found, K)))
     return chosen
 
 
@@ -169,7 +219,11 @@ STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
     "two-stage-halves": two_stage(coarse=runs_logit(2)),
     "two-stage-peak": two_stage(vote=best_share),
     "two-stage-layer": two_stage(vote=layer_shares),
-    "two-stage-neighbours": with_neighbours,
+    "two-stage-neighbours": with_neighbours(30),
+    "two-stage-neighbours-10": with_neighbours(10),
+    "two-stage-neighbours-20": with_neighbours(20),
+    "two-stage-edges": across_edges,
+    "two-stage-smooth": smooth,
     "two-stage-query-1": DEFAULT,
     "two-stage-query-64": DEFAULT,
     "two-stage-query-512": DEFAULT,
@@ -203,8 +257,8 @@ def test_the_rules_of_one_view_differ() -> None:
         selector = make_selector(name)
         found = []
         for seed in range(4):
-            queries, keys_raw, _ = random_case(seed, 80)
-            found.append(selector.choose(queries, KeyBlocks(keys_raw, selector), 7).tolist())
+            queries, keys_raw, _ = random_case(seed, 160)
+            found.append(selector.choose(queries, KeyBlocks(keys_raw, selector), 12).tolist())
         choices.setdefault(str(found), []).append(name)
 
     alike = [names for names in choices.values() if len(names) > 1]

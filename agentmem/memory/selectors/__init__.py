@@ -1,7 +1,7 @@
 """Selection rules by name (:mod:`.registry`), made of digests, votes and stages.
 
 Reading order: base (the contract), digests, mean_key, box, sub_blocks, votes, exact, one_stage, two_stage,
-neighbours, random_blocks, registry.
+neighbours, edges, smooth, random_blocks, registry.
 """
 
 from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, Selector, top_blocks

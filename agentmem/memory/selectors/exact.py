@@ -20,6 +20,14 @@ def block_masses(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
 
     -inf for a block with no living token.
     """
+    return _log_sum_exp(token_logits(queries, blocks, ids))
+
+
+def token_logits(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
+    """What queries (Hkv, M, D) give each token of blocks (Hkv, C): (Hkv, M, C, L) fp32, -inf for forgotten ones.
+
+    In the room "products" or "token-logits".
+    """
     Hkv, M, _ = queries.shape
     keys_raw = blocks.keys_raw(ids)  # (Hkv, C, L, D)
     C, L = keys_raw.shape[1:3]
@@ -31,7 +39,7 @@ def block_masses(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
     dead = blocks.dead_tokens(ids)
     if dead is not None:
         logits.masked_fill_(dead[:, None], -torch.inf)
-    return _log_sum_exp(logits)
+    return logits
 
 
 class Exact:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from agentmem.errors import ConfigError
 from agentmem.memory.selectors.base import Selector
 from agentmem.memory.selectors.box import CuboidMean, MinMax
+from agentmem.memory.selectors.edges import AcrossEdges
 from agentmem.memory.selectors.exact import Exact
 from agentmem.memory.selectors.infllm import InfLLM
 from agentmem.memory.selectors.mean_key import MeanKey
 from agentmem.memory.selectors.neighbours import WithNeighbours
 from agentmem.memory.selectors.one_stage import OneStage
 from agentmem.memory.selectors.random_blocks import RandomBlocks
+from agentmem.memory.selectors.smooth import Smooth
 from agentmem.memory.selectors.sub_blocks import SubBlockMeans
 from agentmem.memory.selectors.two_stage import TwoStage
 from agentmem.memory.selectors.votes import group_peak, layer_raw_sum, layer_sum
@@ -54,6 +56,19 @@ SELECTORS: Mapping[str, Rule] = {
         "30 % of the places go to the blocks beside the best ones (EM-LLM's contiguity)",
         lambda: WithNeighbours("two-stage-neighbours", TwoStage()),
     ),
+    "two-stage-neighbours-10": Rule(
+        "the same with 10 % of the places",
+        lambda: WithNeighbours("two-stage-neighbours-10", TwoStage(), percent=10),
+    ),
+    "two-stage-neighbours-20": Rule(
+        "the same with 20 % of the places",
+        lambda: WithNeighbours("two-stage-neighbours-20", TwoStage(), percent=20),
+    ),
+    "two-stage-edges": Rule(
+        "neighbours only beyond an edge that the mass inside a chosen block leans to, at most 30 %",
+        AcrossEdges,
+    ),
+    "two-stage-smooth": Rule("a block counts a quarter of its neighbours' mass beside its own", Smooth),
     "two-stage-query-1": Rule(
         "chosen by the mean query of the chunk, as in InfLLM",
         lambda: TwoStage("two-stage-query-1", query_rows=1),

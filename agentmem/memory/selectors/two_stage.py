@@ -61,13 +61,16 @@ class TwoStage:
 
     def score(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> tuple[Tensor, Tensor]:
         """The candidates for K places, (Hkv, C) ascending, and their exact scores (Hkv, C)."""
-        Hkv, num_candidates = len(queries), self.candidate_factor * num_chosen
-        alive = blocks.alive
-        if num_candidates < blocks.count:
-            living = None if alive is None else alive.expand(Hkv, -1)
-            coarse = elect(self._digest.logits(queries, blocks), living, blocks, self._vote)
-            candidates = top_blocks(coarse, num_candidates)
-        else:
-            candidates = torch.arange(blocks.count, device=queries.device).expand(Hkv, -1)
-        living = None if alive is None else alive[candidates]
+        candidates = self.candidates(queries, blocks, num_chosen)
+        living = None if blocks.alive is None else blocks.alive[candidates]
         return candidates, elect(block_masses(queries, blocks, candidates), living, blocks, self._vote)
+
+    def candidates(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
+        """What stage one keeps for K places: (Hkv, C) int64, ascending."""
+        Hkv, num_candidates = len(queries), self.candidate_factor * num_chosen
+        if num_candidates >= blocks.count:
+            return torch.arange(blocks.count, device=queries.device).expand(Hkv, -1)
+        living = None if blocks.alive is None else blocks.alive.expand(Hkv, -1)
+        return top_blocks(
+            elect(self._digest.logits(queries, blocks), living, blocks, self._vote), num_candidates
+        )

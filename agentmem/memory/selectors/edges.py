@@ -1,0 +1,78 @@
+"""The block beside a chosen one, only where what was found there probably goes on beyond the edge.
+
+EM-LLM (arXiv 2407.09450) gives a fixed part of its budget to both neighbours of all that was retrieved, so
+most of those places bring nothing. Here a neighbour is taken only if the attention mass inside the chosen
+block leans to the edge between them: the quarter of the block nearest that edge holds more than half of it.
+The masses of single tokens are known, since the second stage reads the candidates' keys. Knows no log.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from agentmem.memory.selectors.base import BlockView, top_blocks
+from agentmem.memory.selectors.exact import token_logits
+from agentmem.memory.selectors.neighbours import NEIGHBOURS_PERCENT, ranked
+from agentmem.memory.selectors.two_stage import TwoStage
+
+
+class AcrossEdges:
+    """The best blocks of the default rule, then those beyond an edge that one of them leans to.
+
+    At most 30 % of the places go to such neighbours, those first whose edge quarter holds most mass (the
+    better of two edges where both blocks beside are chosen). Other places go to the best blocks.
+    """
+
+    name = "two-stage-edges"
+
+    def __init__(self) -> None:
+        rule = TwoStage()
+        self.digest_kind = rule.digest_kind
+        self.digest_rows = rule.digest_rows
+        self.query_rows = rule.query_rows
+        self.keeps_question = rule.keeps_question
+        self.candidate_factor = rule.candidate_factor
+        self._rule = rule
+
+    def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
+        """See :meth:`Selector.digest`."""
+        return self._rule.digest(keys_raw, alive)
+
+    def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
+        """See :meth:`Selector.choose`."""
+        N = blocks.count
+        candidates = self._rule.candidates(queries, blocks, num_chosen)
+        found = edge_shares(queries, blocks, candidates)
+        whole, first, last = found.new_full((3, len(queries), N), -1.0).scatter(
+            2, candidates.expand_as(found), found
+        )
+        if blocks.alive is not None:
+            whole = whole.masked_fill(~blocks.alive, -1.0)
+        ranks = ranked(whole)
+        best = top_blocks(ranks, num_chosen - num_chosen * NEIGHBOURS_PERCENT // 100)
+        chosen = torch.zeros_like(whole, dtype=torch.bool).scatter(1, best, True)
+        to_older = first.masked_fill(~chosen | (2 * first <= whole), 0.0)
+        to_newer = last.masked_fill(~chosen | (2 * last <= whole), 0.0)
+        pad = torch.nn.functional.pad
+        claims = torch.maximum(pad(to_older[:, 1:], (0, 1)), pad(to_newer[:, :-1], (1, 0)))
+        order = torch.where(claims > 0, ranked(claims) + N, ranks)
+        if blocks.alive is not None:
+            order = order.masked_fill(~blocks.alive, -1)
+        return top_blocks(order.masked_fill(chosen, 2 * N), num_chosen)
+
+
+def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
+    """Votes for whole blocks, their first quarters and their last ones: ids (Hkv, C) -> (3, Hkv, C) fp32.
+
+    Each query row is a distribution over all tokens of these blocks, and rows are added up, so a block's
+    vote is the one that :func:`~agentmem.memory.selectors.votes.group_sum` gives it. A quarter has one
+    token at least.
+    """
+    logits = token_logits(queries, blocks, ids)  # (Hkv, M, C, L)
+    quarter = max(1, logits.shape[3] // 4)
+    highest = logits.amax((2, 3), keepdim=True)
+    weights = logits.sub_(highest).exp_()
+    parts = [part.sum(3) for part in (weights, weights[..., :quarter], weights[..., -quarter:])]
+    total = parts[0].sum(2, keepdim=True)
+    return torch.stack([(part / total).sum(1) for part in parts])
