@@ -5,18 +5,27 @@ becoming G rows of one head, because fused attention on the CPU packs the keys o
 for 14/2 heads, D=64, 2,700 keys, bf16, one thread, one query takes 0.25 ms folded and 3.2 ms with
 ``enable_gqa``. Many queries go through ``enable_gqa`` (512 queries: 62 ms, repeating K/V 64 ms), which
 needs no mask repeated per group. Softcaps, and sinks for a few queries, are written out in fp32.
+
+On CUDA cuDNN's attention is never used: it builds a plan for every new length, which takes seconds, and
+here every chunk and every decoded token has one. The fused kernel that takes masks knows no grouped heads,
+so many queries meet repeated keys and values: a copy of the working set, not of the history.
 """
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from agentmem_kernels._shapes import check
 
 FOLD_QUERIES = 8
 """Up to so many queries a group's heads are folded into rows: measured, beyond it nothing is won."""
+_CUDA_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_cuda_flags = threading.Lock()  # torch keeps the choice of backends in one place for all threads
 
 
 def attend(
@@ -44,9 +53,20 @@ def attend(
         keys, values, bias = _with_sink_column(q, keys, values, bias, sinks)
     G = q.shape[1] // keys.shape[1]
     if G == 1 or not few:
-        return scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scaling, enable_gqa=G > 1)
+        return _fused(q, keys, values, bias, scaling)
     rows, bias = _fold(q, keys, bias)
-    return scaled_dot_product_attention(rows, keys, values, attn_mask=bias, scale=scaling).reshape(q.shape)
+    return _fused(rows, keys, values, bias, scaling).reshape(q.shape)
+
+
+def _fused(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
+    """Torch's fused attention, heads grouped or not."""
+    G = q.shape[1] // keys.shape[1]
+    if not q.is_cuda:
+        return scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scaling, enable_gqa=G > 1)
+    if G > 1:
+        keys, values = keys.repeat_interleave(G, dim=1), values.repeat_interleave(G, dim=1)
+    with _cuda_flags, sdpa_kernel(_CUDA_BACKENDS):
+        return scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scaling)
 
 
 def _fold(q: Tensor, keys: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -132,3 +132,26 @@ def test_shapes_are_checked(change: dict[str, Tensor], message: str) -> None:
     for function in (attend, reference.attend):
         with pytest.raises(ValueError, match=message):
             function(**{**good, **change}, scaling=1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 14, 2, 512, 2613, 64), (1, 14, 2, 1, 2613, 64)])
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_fast_equals_reference_on_cuda(
+    shape: tuple[int, ...], dtype: torch.dtype, sinks: bool, masked: bool
+) -> None:
+    """The GPU's fused kernels, with lengths that no kernel likes, against the specification in fp32 on the CPU."""
+    _, Hq, _, T, S, _ = shape
+    q, keys, values = _tensors(shape, dtype)
+    mask = _causal(T, S).to(dtype) if masked else None
+    sink = torch.linspace(-1, 2, Hq) if sinks else None
+    expected = reference.attend(q, keys, values, scaling=0.3, mask=mask, sinks=sink)
+
+    there = [None if one is None else one.cuda() for one in (mask, sink)]
+    found = attend(q.cuda(), keys.cuda(), values.cuda(), scaling=0.3, mask=there[0], sinks=there[1])
+
+    assert found.dtype == dtype
+    tolerance = max(TOLERANCE[dtype], 2e-5)
+    assert torch.allclose(found.cpu().float(), expected.float(), atol=tolerance, rtol=tolerance)

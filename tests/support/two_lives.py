@@ -48,7 +48,7 @@ def play(memory: AgentMemory, model: LanguageModel, turn: int) -> dict[str, Any]
     logits = hashlib.sha256()
 
     def listen(_: Tensor, scores: Tensor) -> Tensor:
-        logits.update(scores.numpy().tobytes())
+        logits.update(scores.cpu().numpy().tobytes())
         return scores
 
     held = memory.tokens_held
