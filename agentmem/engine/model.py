@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.placements import POSITION_RULES
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.selectors import make_selector
+from agentmem.memory.selectors import make_selector, places_by_layer
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
 from agentmem.memory.witness import Witness
 from agentmem.memory.working_memory import WorkingMemory
@@ -126,7 +126,7 @@ class LanguageModel:
     ) -> Iterator[Session]:
         """A session for one turn of one agent; its buffers are handed on to the next turn."""
         layers = self._layers(config)
-        workspace = self._lease(_workspace_size(config), layers)
+        workspace = self._lease(_workspace_size(config, layers), layers)
         try:
             selector = make_selector(config.selector)
             memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness)
@@ -138,7 +138,7 @@ class LanguageModel:
 
     def _positions(self, config: MemoryConfig) -> int:
         """The most positions a configuration may use."""
-        size = _workspace_size(config)
+        size = _workspace_size(config, self.binding.layers)
         return max(size.positions(spec) for spec in self.binding.layers)
 
     def _layers(self, config: MemoryConfig) -> tuple[LayerSpec, ...]:
@@ -166,6 +166,9 @@ def _eos_ids(model: PreTrainedModel) -> list[int]:
     return [int(eos)] if isinstance(eos, int) else [int(token) for token in eos]
 
 
-def _workspace_size(config: MemoryConfig) -> WorkspaceSize:
-    factor = make_selector(config.selector).candidate_factor
-    return POSITION_RULES[config.positions].size(config, factor)
+def _workspace_size(config: MemoryConfig, layers: Sequence[LayerSpec]) -> WorkspaceSize:
+    selector = make_selector(config.selector)
+    most = max(places_by_layer(selector, layers, config.recall_blocks))
+    if most > config.recall_blocks:  # buffers are made for the layer that recalls most
+        config = config.changed(recall_tokens=most * config.block_tokens, dense_tokens=config.dense_limit)
+    return POSITION_RULES[config.positions].size(config, selector.candidate_factor)

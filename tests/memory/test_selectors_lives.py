@@ -96,10 +96,10 @@ def test_rules_are_another_memory(model: LanguageModel) -> None:
 
     alike = [names for names in logits.values() if len(names) > 1]
     assert alike == [
-        ["two-stage", "two-stage-neighbours-10", "two-stage-neighbours-20"],
+        ["two-stage", "two-stage-neighbours-10", "two-stage-neighbours-20", "two-stage-first-layers"],
         ["two-stage-8", "exact"],
         ["two-stage-query-64", "two-stage-query-512"],
-    ], "here a fifth of 4 places is none, 8K candidates are all blocks, and a chunk has 24 tokens"
+    ], "here a fifth of 4 places is none, there are 2 layers, 8K candidates are all, a chunk has 24 tokens"
 
 
 def test_another_rule_for_one_turn_makes_its_own_digests(model: LanguageModel, tmp_path: Path) -> None:

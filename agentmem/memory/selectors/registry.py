@@ -13,11 +13,13 @@ from agentmem.memory.selectors.base import Selector
 from agentmem.memory.selectors.box import CuboidMean, MinMax
 from agentmem.memory.selectors.edges import AcrossEdges
 from agentmem.memory.selectors.exact import Exact
+from agentmem.memory.selectors.first_layers import FirstLayers
 from agentmem.memory.selectors.infllm import InfLLM
 from agentmem.memory.selectors.mean_key import MeanKey
 from agentmem.memory.selectors.neighbours import WithNeighbours
 from agentmem.memory.selectors.one_stage import OneStage
 from agentmem.memory.selectors.random_blocks import RandomBlocks
+from agentmem.memory.selectors.reuse import Reuse
 from agentmem.memory.selectors.smooth import Smooth
 from agentmem.memory.selectors.sub_blocks import SubBlockMeans
 from agentmem.memory.selectors.two_stage import TwoStage
@@ -69,6 +71,10 @@ SELECTORS: Mapping[str, Rule] = {
         AcrossEdges,
     ),
     "two-stage-smooth": Rule("a block counts a quarter of its neighbours' mass beside its own", Smooth),
+    "two-stage-first-layers": Rule(
+        "up to twice the blocks in the first two layers, fewer in the others", FirstLayers
+    ),
+    "two-stage-reuse": Rule("while decoding, a layer's choice is kept while its queries stay alike", Reuse),
     "two-stage-query-1": Rule(
         "chosen by the mean query of the chunk, as in InfLLM",
         lambda: TwoStage("two-stage-query-1", query_rows=1),
