@@ -112,7 +112,7 @@ class Chooser:
 
 def _mean_rows(spec: LayerSpec, rows: Tensor) -> Tensor:
     """One row per query head: (Hkv, G*M, D) -> (Hq, D)."""
-    return rows.view(spec.num_q_heads, -1, spec.head_dim).mean(1)
+    return rows.reshape(spec.num_q_heads, -1, spec.head_dim).mean(1)
 
 
 def average_rows(rows: Tensor, limit: int) -> Tensor:
@@ -122,7 +122,7 @@ def average_rows(rows: Tensor, limit: int) -> Tensor:
         return rows
     run = -(-T // limit)
     whole = T // run * run
-    means = rows[:, :whole].unflatten(1, (-1, run)).mean(2, dtype=torch.float32)
+    means: Tensor = rows[:, :whole].unflatten(1, (-1, run)).mean(2, dtype=torch.float32)
     if whole < T:
         means = torch.cat([means, rows[:, whole:].mean(1, keepdim=True, dtype=torch.float32)], dim=1)
     return means.to(rows.dtype)
