@@ -37,7 +37,7 @@ def mean_block_mass(
         (Hkv, N) fp32 on the CPU, the mean over the T tokens and the G query heads of a KV head. Rows add up to 1, or
         to 0 where nothing lives.
     """
-    queries = _placed(spec, queries_raw, scaling, distance)  # (Hkv, G, T, D)
+    queries = placed(spec, queries_raw, scaling, distance)  # (Hkv, G, T, D)
     Hkv, _, T, _ = queries.shape
     total = torch.zeros(Hkv, blocks.count, device=queries.device)
     for start in range(0, T, TILE_TOKENS):
@@ -46,7 +46,7 @@ def mean_block_mass(
     return (total / (queries.shape[1] * T)).cpu()
 
 
-def _placed(spec: LayerSpec, queries_raw: Tensor, scaling: float, distance: int) -> Tensor:
+def placed(spec: LayerSpec, queries_raw: Tensor, scaling: float, distance: int) -> Tensor:
     """Queries that meet raw keys as if ``distance`` tokens away, scaled: (Hkv, G, T, D) fp32."""
     rows = queries_raw
     if spec.rotary is not None:
