@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agentmem.memory.selectors import SELECTORS, make_selector
+from agentmem.memory.selectors import SELECTORS, ReusingSelector, make_selector
 from agentmem.memory.selectors.box import MinMax
 from support.key_blocks import KeyBlocks, random_case
 
@@ -324,6 +324,22 @@ def test_blocks_of_any_size_are_cut_into_runs(size: int) -> None:
     assert {token for start, stop in bounds for token in range(start, stop)} == set(range(size))
     for row, (start, stop) in enumerate(bounds):
         torch.testing.assert_close(digest[:, :, row], keys_raw[:, :, start:stop].mean(2))
+
+
+def test_queries_are_alike_from_a_cosine_of_nine_tenths() -> None:
+    """All heads' rows together, whatever their length; so one head may turn while the others stay."""
+    rule = make_selector("two-stage-reuse")
+    assert isinstance(rule, ReusingSelector)
+    then = torch.zeros(3, 4)
+    then[:, 0] = 1.0
+    for turned, alike in ((0.89, False), (0.91, True)):
+        now = torch.zeros(3, 4)
+        now[:, 0], now[:, 1] = turned, (1 - turned**2) ** 0.5
+        assert rule.alike(7 * now, then) == alike
+    now = then.clone()
+    now[0] = torch.tensor([0.8, 0.6, 0.0, 0.0])
+    assert rule.alike(now, then)
+    assert not rule.alike(-then, then)
 
 
 def draw(layer: int, head: int, count: int, block: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,60 +120,77 @@ def test_another_rule_for_one_turn_makes_its_own_digests(model: LanguageModel, t
 
 
 class Listening(TwoStage):
-    """The default rule, noting the queries it is asked with."""
+    """The default rule, noting the queries it is asked with; also the witness of what is recalled."""
 
     def __init__(self, *, query_rows: int = 16, keeps_question: bool = False) -> None:
         super().__init__(query_rows=query_rows, keeps_question=keeps_question)
         self.heard: list[Tensor] = []
+        self.recalled: list[Tensor] = []
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """Note, then choose."""
         self.heard.append(queries.clone())
         return super().choose(queries, blocks, num_chosen)
 
+    def saw(
+        self, spec: LayerSpec, queries_raw: Tensor, scaling: float, chosen: Tensor, blocks: BlockView
+    ) -> None:
+        """Note what is recalled, whoever chose it."""
+        self.recalled.append(chosen.clone())
 
-Forward = Callable[[int, bool], Tensor]
-SPECS = (LayerSpec(0, 4, 2, 8, None, None),)
-LAYOUT = KVLayout(((2, 8),), torch.float32)
-SCALING = 0.5
+
+class Patient(Listening):
+    """Takes its last choice again, or not; notes what it is asked that by."""
+
+    def __init__(self, *, serves: bool) -> None:
+        super().__init__()
+        self.serves = serves
+        self.compared: list[tuple[Tensor, Tensor]] = []
+
+    def alike(self, now: Tensor, then: Tensor) -> bool:
+        """As it was told to."""
+        self.compared.append((now, then))
+        return self.serves
 
 
-@pytest.fixture
-def forward_with() -> Callable[[Listening], Forward]:
-    """One layer without rotation behind 40 tokens: forwards T random tokens, returns their queries."""
-    generator = torch.Generator().manual_seed(0)
+class Forward:
+    """One layer without rotation behind 40 tokens, which forwards T random tokens and returns their queries."""
 
-    def start(selector: Listening) -> Forward:
+    def __init__(self, selector: Listening) -> None:
         config = CONFIG.changed(dense_tokens=0)
         log = InMemoryTokenLog(LAYOUT)
         log.begin()
         size = WorkspaceSize.of(config, selector.candidate_factor)
         workspace = Workspace(SPECS, size, torch.float32, torch.device("cpu"))
-        memory = WorkingMemory(SPECS, log, VolatileDigestLog(LAYOUT), config, selector, workspace)
-
-        def forward(tokens: int, decoding: bool) -> Tensor:
-            memory.begin(tokens, decoding=decoding)
-            q = torch.randn(1, 4, tokens, 8, generator=generator)
-            k, v = (torch.randn(1, 2, tokens, 8, generator=generator) for _ in range(2))
-            memory.attend(0, q, k, v, scaling=SCALING, softcap=None, sinks=None)
-            memory.end()
-            return q[0]
-
+        self._generator = torch.Generator().manual_seed(0)
+        self.memory = WorkingMemory(
+            SPECS, log, VolatileDigestLog(LAYOUT), config, selector, workspace, selector
+        )
         for _ in range(2):
-            forward(20, False)
+            self(20, False)
         selector.heard.clear()
-        return forward
+        selector.recalled.clear()
 
-    return start
+    def __call__(self, tokens: int, decoding: bool) -> Tensor:
+        """A chunk, or a step."""
+        self.memory.begin(tokens, decoding=decoding)
+        q = torch.randn(1, 4, tokens, 8, generator=self._generator)
+        k, v = (torch.randn(1, 2, tokens, 8, generator=self._generator) for _ in range(2))
+        self.memory.attend(0, q, k, v, scaling=SCALING, softcap=None, sinks=None)
+        self.memory.end()
+        return q[0]
+
+
+SPECS = (LayerSpec(0, 4, 2, 8, None, None),)
+LAYOUT = KVLayout(((2, 8),), torch.float32)
+SCALING = 0.5
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 64])
-def test_a_rule_hears_as_many_rows_as_it_wants(
-    rows: int, forward_with: Callable[[Listening], Forward]
-) -> None:
+def test_a_rule_hears_as_many_rows_as_it_wants(rows: int) -> None:
     """A chunk's queries in equal runs, each its mean, times the scaling; fewer when the chunk is short."""
     selector = Listening(query_rows=rows)
-    queries = forward_with(selector)(20, False)
+    queries = Forward(selector)(20, False)
 
     run = -(-20 // rows)
     wanted = torch.stack([part.mean(1) for part in queries.split(run, dim=1)], dim=1) * SCALING
@@ -183,12 +199,10 @@ def test_a_rule_hears_as_many_rows_as_it_wants(
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_the_question_votes_on_while_decoding(
-    keeps: bool, forward_with: Callable[[Listening], Forward]
-) -> None:
+def test_the_question_votes_on_while_decoding(keeps: bool) -> None:
     """For a rule that keeps it, the newest 16 rows of what was read come first; then the newest tokens'."""
     selector = Listening(keeps_question=keeps)
-    forward = forward_with(selector)
+    forward = Forward(selector)
     question = [forward(16, False), forward(3, False)]
     steps = [forward(1, True) for _ in range(5)]
     newest = torch.cat([*question[1:], *steps], dim=1)  # three of the read, five steps
@@ -199,6 +213,44 @@ def test_the_question_votes_on_while_decoding(
     if keeps:
         wanted = torch.cat([torch.cat(question, dim=1)[:, -16:], newest], dim=1)
     torch.testing.assert_close(wanted * SCALING, heard)
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_a_choice_is_taken_again_while_decoding_if_the_rule_says_so(serves: bool) -> None:
+    """It compares one mean row per head, by which it last chose, with those of now; chunks always choose."""
+    selector = Patient(serves=serves)
+    forward = Forward(selector)
+    read = [forward(16, False), forward(3, False)]
+    assert (2, 0) == (len(selector.heard), len(selector.compared))
+    steps = [forward(1, True) for _ in range(10)]  # laid out anew with the fifth and the tenth
+    newest = [torch.cat([read[1], *steps[:5]], dim=1), torch.cat(steps[4:], dim=1)]
+
+    assert (2 if serves else 4, 2) == (len(selector.heard), len(selector.compared))
+    first, second = selector.compared
+    for (now, _), rows in zip(selector.compared, newest, strict=True):
+        torch.testing.assert_close(now, rows.mean(1) * SCALING)
+    torch.testing.assert_close(first[1], read[1].mean(1) * SCALING)
+    torch.testing.assert_close(second[1], first[1] if serves else first[0])
+    if serves:
+        assert all(torch.equal(selector.recalled[1], again) for again in selector.recalled[2:])
+    else:
+        assert not torch.equal(selector.recalled[1], selector.recalled[3])
+    forward(3, False)
+    assert len(selector.compared) == 2, "a chunk does not ask"
+
+
+def test_a_choice_of_blocks_that_are_gone_is_not_taken_again() -> None:
+    """After a truncation within the turn there are fewer blocks than it names."""
+    selector = Patient(serves=True)
+    forward = Forward(selector)
+    for _ in range(3):
+        forward(20, False)
+    assert int(selector.recalled[-1].max()) >= 5
+    forward.memory.truncate(35)
+    forward(1, True)
+
+    assert not selector.compared
+    assert int(selector.recalled[-1].max()) < 5
 
 
 @pytest.mark.parametrize("name", ["two-stage", "min-max", "sub-means-4"])
