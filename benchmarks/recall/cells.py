@@ -1,4 +1,4 @@
-"""Finished cells as JSON lines, each on disk before the next begins, so that an interrupted run goes on.
+"""What a finished cell holds (its key, what reading cost, the answers), as one line of JSON; and what a run left.
 
 A cell is task x length x history x arm. Its digest covers everything that could change an answer; a cell of another
 digest is another cell. Knows no model and no task.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["done", "does not fit", "failed"]
@@ -104,50 +102,23 @@ class Cell:
         )
 
 
-class Journal:
-    """The finished cells of a folder. A line that a crash cut short is dropped; a failed cell is tried again."""
+@dataclass(frozen=True)
+class Left:
+    """How many cells a run left undone."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._cells: dict[CellKey, Cell] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for cell in _whole_lines(path):
-                self._cells[cell.key] = cell
+    out_of_time: int = 0
+    elsewhere: int = 0
+    """Other processes were running them, and still were at the end."""
+    unfinished: int = 0
+    """Nobody is running them: their process ended before they were done."""
 
-    def __iter__(self) -> Iterator[Cell]:
-        return iter(self._cells.values())
-
-    def finished(self, key: CellKey) -> Cell | None:
-        """The cell, unless it is new or failed."""
-        cell = self._cells.get(key)
-        return None if cell is None or cell.status == "failed" else cell
-
-    def add(self, cell: Cell) -> None:
-        """Keep a cell; it is on disk when this returns."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(cell.to_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._cells[cell.key] = cell
+    @property
+    def cells(self) -> int:
+        """All of them."""
+        return self.out_of_time + self.elsewhere + self.unfinished
 
 
 def digest(*parts: object) -> str:
     """A short name for everything a cell depends on; parts are plain JSON values."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _whole_lines(path: Path) -> Iterator[Cell]:
-    """The cells of a file, which is cut behind its last whole line first."""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    for number, line in enumerate(whole.decode("ascii").splitlines(), start=1):
-        try:
-            yield Cell.from_json(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}, is no cell of this version ({error}); move the file"
-            ) from error

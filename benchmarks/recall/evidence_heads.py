@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.recall.arms import DEFAULT
-from benchmarks.recall.cells import Cell, Journal
+from benchmarks.recall.cells import Cell
 from benchmarks.recall.evidence import RULES, EvidenceMeasure
+from benchmarks.recall.journal import Journal
 from benchmarks.recall.results import Results, Where
 
 FIGURES = ("coverage", "any", "all")

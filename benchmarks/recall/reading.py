@@ -1,16 +1,19 @@
 """Putting a history into a memory piece by piece; an interrupted reading goes on where it stopped.
 
-A short piece is appended as a message of its own, a long one observed in parts. When all is read, what a history
-marks for it is forgotten through the memory's own ``forget``. Knows no task and no question.
+Short pieces of one moment are appended together, as an agent stores a session; a long piece is observed in parts.
+When all is read, what a history marks for it is forgotten through the memory's own ``forget``, so it is a turn of its
+own. Knows no task and no question.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from agentmem import AgentMemory, HistoryTurn
+from agentmem.store.files import folder_bytes
+from agentmem.store.names import folder_name
 from benchmarks.machine import PeakMemory
 from benchmarks.recall.cells import Reading
 from benchmarks.recall.items import History, Piece
@@ -29,10 +32,8 @@ def read_history(memory: AgentMemory, history: History, home: Path, tick: Tick) 
     """Put what is not there yet into the memory; nothing is read twice."""
     started, read = time.perf_counter(), 0
     with PeakMemory(every=0.1) as peak:
-        for number in range(_done(memory), len(history.pieces)):
-            read += _read_piece(
-                memory, number, history.pieces[number], lambda held: tick(held, history.tokens)
-            )
+        for numbers in _together(history.pieces, _done(memory), lambda text: _is_long(memory, text)):
+            read += _read(memory, numbers, history.pieces, lambda held: tick(held, history.tokens))
             tick(memory.tokens_held, history.tokens)
         _forget(memory, history)
     seconds = time.perf_counter() - started
@@ -40,30 +41,60 @@ def read_history(memory: AgentMemory, history: History, home: Path, tick: Tick) 
 
 
 def disk_bytes(home: Path, agent_id: str) -> int:
-    """Bytes an agent takes on disk."""
-    return next(info.bytes for info in AgentMemory.list(home) if info.agent_id == agent_id)
+    """Bytes an agent takes on disk; agents beside it may come and go meanwhile."""
+    return folder_bytes(home / "agents" / folder_name(agent_id))
 
 
-def _read_piece(memory: AgentMemory, number: int, piece: Piece, tick: Callable[[int], None]) -> int:
-    """Read one piece; returns the tokens that went through the model."""
-    long = len(memory.tokenizer(piece.text, add_special_tokens=False)["input_ids"]) > LONG
-    if long and piece.role != "assistant":
+def _together(pieces: Sequence[Piece], first: int, is_long: Callable[[str], bool]) -> Iterator[Sequence[int]]:
+    """Numbers of the pieces from ``first`` on, in runs that are read at once."""
+    run: list[int] = []
+    for number in range(first, len(pieces)):
+        piece = pieces[number]
+        alone = piece.at is None or _is_marked(piece) or is_long(piece.text)
+        if run and (alone or piece.at != pieces[run[0]].at):
+            yield run
+            run = []
+        if alone:
+            yield [number]
+        else:
+            run.append(number)
+    if run:
+        yield run
+
+
+def _read(
+    memory: AgentMemory, numbers: Sequence[int], pieces: Sequence[Piece], tick: Callable[[int], None]
+) -> int:
+    """Read pieces of one moment; returns the tokens that went through the model."""
+    first = pieces[numbers[0]]
+    if first.role != "assistant" and _is_long(memory, first.text):
         held = memory.tokens_held
         receipt = memory.observe(
-            piece.text,
-            source=f"{number}:{piece.source or PIECE}",
-            role=piece.role,
-            at=piece.at,
+            first.text,
+            source=f"{numbers[0]}:{first.source or PIECE}",
+            role=first.role,
+            at=first.at,
             on_progress=lambda done, _: tick(held + done),
         )
     else:
-        message = {
-            "role": piece.role,
-            "content": piece.text,
-            "metadata": {PIECE: number, "source": piece.source},
-        }
-        receipt = memory.append([message], at=piece.at)
+        messages = [
+            {
+                "role": pieces[number].role,
+                "content": pieces[number].text,
+                "metadata": {PIECE: number, "source": pieces[number].source},
+            }
+            for number in numbers
+        ]
+        receipt = memory.append(messages, at=first.at)
     return receipt.tokens_prefilled
+
+
+def _is_long(memory: AgentMemory, text: str) -> bool:
+    return len(memory.tokenizer(text, add_special_tokens=False)["input_ids"]) > LONG
+
+
+def _is_marked(piece: Piece) -> bool:
+    return (piece.source or "").startswith(FORGET)
 
 
 def _done(memory: AgentMemory) -> int:
@@ -76,7 +107,7 @@ def _done(memory: AgentMemory) -> int:
 
 def _forget(memory: AgentMemory, history: History) -> None:
     """Drop the pieces that are marked for it; what was forgotten before is left alone."""
-    marked = {n for n, piece in enumerate(history.pieces) if (piece.source or "").startswith(FORGET)}
+    marked = {n for n, piece in enumerate(history.pieces) if _is_marked(piece)}
     if marked:
         for turn in memory.history():
             if not turn.forgotten and _number(turn) in marked:
@@ -84,7 +115,7 @@ def _forget(memory: AgentMemory, history: History) -> None:
 
 
 def _number(turn: HistoryTurn) -> int:
-    """Which piece a turn holds, or a part of."""
+    """Which piece a turn holds, or a part of; the last one of several."""
     if turn.source is not None:
         return int(turn.source.partition(":")[0])
-    return int(turn.messages[0]["metadata"][PIECE])
+    return int(turn.messages[-1]["metadata"][PIECE])

@@ -1,15 +1,17 @@
 """Runs cells: read a history with one arm, check that its evidence is out of sight, ask, judge, write down.
 
-A cell that fails is written down with its reason, and the next one is tried. Knows no statistics and no tables.
+A cell that fails is written down with its reason, and the next one is tried. Any number of processes may run the same
+jobs on one journal: each cell is run by the one that claims it. Knows no statistics and no tables.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +21,11 @@ from agentmem.errors import AgentNotFoundError
 from benchmarks.recall.again import ask_in_new_process, check_same
 from benchmarks.recall.arms import Arm, DoesNotFitError, is_dense, make_arm
 from benchmarks.recall.asking import Spoken, ask_all
-from benchmarks.recall.cells import Answer, Cell, CellKey, Journal, Reading, digest
+from benchmarks.recall.cells import Answer, Cell, CellKey, Left, Reading, digest
+from benchmarks.recall.claims import Claims
 from benchmarks.recall.items import Question
+from benchmarks.recall.journal import Journal
+from benchmarks.recall.origin import Origin
 from benchmarks.recall.places import EvidenceError, Ranges, check_out_of_sight, find_evidence, token_ids
 from benchmarks.recall.plan import Job
 from benchmarks.recall.reading import read_history
@@ -39,6 +44,10 @@ class Screen(Protocol):
 
     def cell(self, cell: Cell, *, new: bool) -> None:
         """A cell is finished, or was found finished."""
+        ...
+
+    def elsewhere(self, key: CellKey) -> None:
+        """Another process is running a cell."""
         ...
 
 
@@ -82,7 +91,7 @@ class Options:
 
 
 class Runner:
-    """Runs jobs on one model, journal in hand."""
+    """Runs jobs on one model, journal in hand; claims on cells lie beside the journal."""
 
     def __init__(
         self,
@@ -97,21 +106,52 @@ class Runner:
         self._journal = journal
         self._screen = screen
         self._measure = measure
+        self._claims = Claims(journal.path.parent / "claims")
+        self._origin = Origin.of(model, options.base)
 
-    def run(self, jobs: Iterable[Job]) -> tuple[list[Cell], int]:
-        """Every job's cell, in order, found or run; and how many were left out when time was up."""
-        started, cells, left = time.monotonic(), [], 0
+    def run(self, jobs: Iterable[Job]) -> tuple[list[Cell], Left]:
+        """Every job's cell that is done, in order, found or run; and what was left undone. Waits for nobody."""
         limit = self._options.seconds
-        for job in jobs:
-            key = self.key(job)
-            found = self._journal.finished(key)
-            if found is None and limit is not None and time.monotonic() - started > limit:
-                left += 1
+        deadline = math.inf if limit is None else time.monotonic() + limit
+        keyed = {self.key(job): job for job in jobs}
+        late, elsewhere = self._pass(keyed, deadline)
+        later, elsewhere = self._pass({key: keyed[key] for key in elsewhere}, deadline)
+        self._journal.refresh()
+        late = [key for key in (*late, *later) if not self._found(key)]
+        elsewhere = [key for key in elsewhere if not self._found(key)]
+        for key in elsewhere:
+            self._screen.elsewhere(key)
+        cells = [cell for key in keyed if (cell := self._journal.settled(key)) is not None]
+        return cells, Left(out_of_time=len(late), elsewhere=len(elsewhere))
+
+    def _pass(self, keyed: Mapping[CellKey, Job], deadline: float) -> tuple[list[CellKey], list[CellKey]]:
+        """Run each cell that is nobody's; what was left since time was up, and what other processes run."""
+        late, elsewhere = [], []
+        for key, job in keyed.items():
+            if self._found(key):
                 continue
-            cell = found or self._run(job, key)
-            self._screen.cell(cell, new=found is None)
-            cells.append(cell)
-        return cells, left
+            if time.monotonic() >= deadline:
+                late.append(key)
+            elif not self._claimed(job, key):
+                elsewhere.append(key)
+        return late, elsewhere
+
+    def _found(self, key: CellKey) -> bool:
+        """Whether nothing is left to do for a cell; the screen is told."""
+        cell = self._journal.settled(key)
+        if cell is not None:
+            self._screen.cell(cell, new=False)
+        return cell is not None
+
+    def _claimed(self, job: Job, key: CellKey) -> bool:
+        """Run a cell unless another process is running it, or has since this one last looked."""
+        with self._claims.claim(key) as ours:
+            if not ours:
+                return False
+            self._journal.refresh()
+            if not self._found(key):
+                self._screen.cell(self._run(job, key), new=True)
+            return True
 
     def key(self, job: Job) -> CellKey:
         """What names a job's cell: another model, option, history or way of asking is another cell."""
@@ -148,6 +188,7 @@ class Runner:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             cell = Cell(key, "failed", f"{type(error).__name__}: {error} ({where})")
+        cell = replace(cell, extra={**self._origin.note(), **cell.extra})
         self._journal.add(cell)
         if cell.status == "done" and not self._options.keep:
             with suppress(AgentNotFoundError):

@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.recall.cells import Cell
+from benchmarks.recall.cells import Cell, CellKey
 
 
 class Bars:
@@ -52,6 +52,11 @@ class Bars:
             key = cell.key
             words = f"{key.task} {key.tokens:,} {key.history} {key.arm}: {_outcome(cell)}"
             self._bars.console.print(words, highlight=False, markup=False)
+
+    def elsewhere(self, key: CellKey) -> None:
+        """A cell that another process is running."""
+        words = f"{key.task} {key.tokens:,} {key.history} {key.arm}: running elsewhere"
+        self._bars.console.print(words, highlight=False, markup=False)
 
 
 def _outcome(cell: Cell) -> str:

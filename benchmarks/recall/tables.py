@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.recall.arms import DEFAULT
+from benchmarks.recall.cells import Left
 from benchmarks.recall.evidence_tables import percent, points, show_evidence
 from benchmarks.recall.headline import Verdict
 from benchmarks.recall.results import Pick, Results, Where, ranked, score, seen
 
 
-def show(console: Console, results: Results, verdicts: Sequence[Verdict], left: int) -> None:
+def show(console: Console, results: Results, verdicts: Sequence[Verdict]) -> None:
     """Print accuracy, rankings, what was seen, differences, costs, and the verdicts."""
     _show_scores(console, results, score, "accuracy, % [95 % interval, Wilson]")
     _show_scores(console, results, ranked, "right choice ranked first, % [95 % interval, Wilson]")
@@ -32,8 +33,17 @@ def show(console: Console, results: Results, verdicts: Sequence[Verdict], left: 
     for cell in results.failed:
         what = f"{cell.key.task} {cell.key.tokens:,} {cell.key.arm}: {cell.reason}"
         console.print(f"  failed: {what}", highlight=False, markup=False)
-    if left:
-        console.print(f"  left out, since time was up: {left} cells; the same command goes on with them")
+
+
+def show_left(console: Console, left: Left) -> None:
+    """Print what a run left undone, and why."""
+    for number, why in (
+        (left.out_of_time, "left out, since time was up"),
+        (left.elsewhere, "running elsewhere"),
+        (left.unfinished, "not finished"),
+    ):
+        if number:
+            console.print(f"  {why}: {number} cells; the same command goes on with them", highlight=False)
 
 
 def write_json(

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.recall.cells import Cell, CellKey, Journal
+from benchmarks.recall.cells import Cell, CellKey
 from benchmarks.recall.evidence_heads import evidence_rows, head_means, main
+from benchmarks.recall.journal import Journal
 
 
 def rules(**figures: float) -> dict[str, dict[str, float]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recall.cells import Answer, Cell, CellKey, Journal, Reading, digest
+from benchmarks.recall.cells import Answer, Cell, CellKey, Reading, digest
+from benchmarks.recall.journal import Journal
 
 KEY = CellKey("codes", 400, "codes-0-0", "default", "abc")
 ANSWER = Answer("q", "early", 'said "ü"\u2028\n', 0.5, 1.0, 0.5, 9, 3, 0, 0.25, None, (-0.5, -2.0))

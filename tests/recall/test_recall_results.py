@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.recall.cells import Answer, Cell, CellKey, Reading, Status
+from benchmarks.recall.cells import Answer, Cell, CellKey, Left, Reading, Status
 from benchmarks.recall.headline import Verdict, exit_code, verdicts
 from benchmarks.recall.plots import draw
 from benchmarks.recall.results import Results, Where, ranked, seen
-from benchmarks.recall.tables import show, write_json
+from benchmarks.recall.tables import show, show_left, write_json
 
 TRAINED = 32_768
 
@@ -202,12 +202,15 @@ def test_tables_hold_the_figures() -> None:
     ]
     out = io.StringIO()
 
-    show(Console(file=out, width=200), Results(cells), [Verdict("a target", "found", True)], left=3)
+    console = Console(file=out, width=200)
+    show(console, Results(cells), [Verdict("a target", "found", True)])
+    show_left(console, Left(out_of_time=3, elsewhere=2))
 
     text = out.getvalue()
     for words in (
         "100 [34, 100]", "does not fit", "+100.0 [+100.0, +100.0]", "1,600", "60 [50, 70]", "-6.5 [-7.0, -6.0]",
-        "any, a head", "75", "late", "PASS  a target: found", "failed: many_needles 16,000 exact: broke [here]", "left out",
+        "any, a head", "75", "late", "PASS  a target: found", "failed: many_needles 16,000 exact: broke [here]",
+        "time was up: 3 cells", "running elsewhere: 2 cells",
     ):  # fmt: skip
         assert words in text, words
 

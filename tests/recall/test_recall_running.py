@@ -16,9 +16,10 @@ from agentmem.memory.modes import MODES
 from benchmarks.recall import again, reading, running
 from benchmarks.recall.again import RestartError, ask_in_new_process, check_same
 from benchmarks.recall.asking import Spoken, ask, choice_logprob
-from benchmarks.recall.cells import Journal
+from benchmarks.recall.cells import Left
 from benchmarks.recall.framing import frame_for
 from benchmarks.recall.items import Piece, Question
+from benchmarks.recall.journal import Journal
 from benchmarks.recall.multiday.storylines import FORGET_PREFIX
 from benchmarks.recall.plan import Histories, Job, jobs
 from benchmarks.recall.running import Asked, Options, Runner
@@ -43,7 +44,7 @@ def test_a_run_reads_asks_and_judges_every_arm(tmp_path: Path) -> None:
 
     cells, left = runner(tmp_path, screen).run(_jobs("default", "streaming", "full"))
 
-    assert left == 0
+    assert left == Left()
     assert [cell.status for cell in cells] == ["done"] * 3, [cell.reason for cell in cells]
     assert [cell.key.arm for cell in cells] == ["default", "streaming", "full"]
     for cell in cells:
@@ -121,7 +122,7 @@ def test_a_second_run_finds_everything_finished(tmp_path: Path) -> None:
 def test_an_interrupted_reading_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between two pieces, the next run reads the rest alone and comes to the same answers."""
     (whole,), _ = runner(tmp_path / "whole", Quiet()).run(_jobs("default"))
-    plain, calls = reading._read_piece, 0
+    plain, calls = reading._read, 0
 
     def stops(*arguments: Any) -> int:
         nonlocal calls
@@ -131,7 +132,7 @@ def test_an_interrupted_reading_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         return plain(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "_read_piece", stops)
+        patch.setattr(reading, "_read", stops)
         with pytest.raises(KeyboardInterrupt):
             runner(tmp_path / "cut", Quiet()).run(_jobs("default"))
     (cell,), _ = runner(tmp_path / "cut", Quiet()).run(_jobs("default"))
@@ -187,6 +188,32 @@ def test_marked_pieces_are_forgotten_before_questions(tmp_path: Path) -> None:
     assert reading.FORGET == FORGET_PREFIX
 
 
+def test_pieces_of_one_moment_are_read_together(tmp_path: Path) -> None:
+    """One turn a session, the marked piece in it apart; cut short, the rest of the sessions is read."""
+    job = _jobs("default")[0]
+    at = ["2026-01-01T08:00:00+00:00"] * 4 + ["2026-01-02T08:00:00+00:00"] * 3
+    pieces = [replace(piece, at=moment) for piece, moment in zip(job.history.pieces, at, strict=False)]
+    pieces[5] = replace(pieces[5], source="forget:secret")
+    history = replace(job.history, pieces=tuple(pieces))
+    seen: list[int] = []
+
+    def stop(held: int, _: int) -> None:
+        seen.append(held)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with AgentMemory.resume("a", model=language_model(), home=tmp_path, config=SMALL) as memory:
+        with pytest.raises(KeyboardInterrupt):
+            reading.read_history(memory, history, tmp_path, stop)
+        reading.read_history(memory, history, tmp_path, lambda *_: None)
+        again = reading.read_history(memory, history, tmp_path, lambda *_: None)
+        turns = memory.history()
+
+    assert [len(turn.messages) for turn in turns] == [4, 1, 0, 1]
+    assert [turn.forgotten for turn in turns] == [False, False, True, False]
+    assert again.tokens_read == 0
+
+
 def test_a_failure_is_written_down_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge that breaks costs its cell, not the run; what was read is kept for the next try."""
 
@@ -224,7 +251,7 @@ def test_no_cell_begins_when_time_is_up(tmp_path: Path) -> None:
 
     cells, left = runner(tmp_path, Quiet(), seconds=0.0).run(_jobs("default", "streaming", "full"))
 
-    assert (cells, left) == ([first], 2)
+    assert (cells, left) == ([first], Left(out_of_time=2))
 
 
 def test_choices_are_ranked_by_the_stock_models_probabilities(tmp_path: Path) -> None:
@@ -308,5 +335,5 @@ def test_evidence_is_measured_where_it_is_asked_for(tmp_path: Path) -> None:
 
     assert measured.status == "done", measured.reason
     assert [stop > start for start, stop in measured.extra["counting"]] == [True, True]
-    assert plain.extra == {}
+    assert set(plain.extra) == {"origin"}
     assert measured.key != plain.key

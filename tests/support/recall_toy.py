@@ -8,9 +8,10 @@ from pathlib import Path
 
 from agentmem.engine.model import LanguageModel
 from agentmem.store import DiskHome
-from benchmarks.recall.cells import Cell, Journal
+from benchmarks.recall.cells import Cell, CellKey
 from benchmarks.recall.framing import frame_for
 from benchmarks.recall.items import History, Piece, Question
+from benchmarks.recall.journal import Journal
 from benchmarks.recall.plan import Histories, Slice
 from benchmarks.recall.running import Measure, Options, Runner
 from support.tiny_language_model import SMALL, language_model
@@ -50,6 +51,7 @@ class Quiet:
         self.new: list[Cell] = []
         self.found: list[Cell] = []
         self.words: list[str] = []
+        self.others: list[CellKey] = []
 
     def say(self, words: str) -> None:
         """Kept."""
@@ -63,6 +65,10 @@ class Quiet:
     def cell(self, cell: Cell, *, new: bool) -> None:
         """Kept."""
         (self.new if new else self.found).append(cell)
+
+    def elsewhere(self, key: CellKey) -> None:
+        """Kept."""
+        self.others.append(key)
 
 
 def told(word: str, code: str) -> str:
