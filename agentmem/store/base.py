@@ -58,6 +58,10 @@ class NewTurn:
     """Retrieval settings the turn ran with."""
     receipt: Mapping[str, Json] = field(default_factory=dict)
     """Receipt of the turn, recalled blocks included, as plain JSON."""
+    role: str | None = None
+    """Whose words these are; None: as :func:`agentmem.store.origins.role_of` has it."""
+    trust: str | None = None
+    """How far they are trusted: a label of the caller's; None: the name of the role."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,20 @@ class Turn:
     settings: Mapping[str, Json]
     receipt: Mapping[str, Json]
     forgotten: bool = False
+    role: str = "user"
+    trust: str = "user"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the words of a turn came from, and where they lie: tokens [start, stop)."""
+
+    turn: int
+    start: int
+    stop: int
+    role: str
+    source: str | None
+    trust: str
 
 
 @dataclass(frozen=True)
@@ -188,6 +206,10 @@ class Store(Protocol):
 
     def observed_parts(self, source: str) -> list[Turn]:
         """Turns of the current branch with this source and a part number, in order."""
+        ...
+
+    def origins(self) -> list[Origin]:
+        """Where the words of the current branch's turns came from, oldest first; forgotten ones are left out."""
         ...
 
     def token_ids(self, start: int, stop: int) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agentmem.errors import InputError, StoreError
 from agentmem.memory.source import DigestLog
 from agentmem.store.access import Access
-from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Turn, VerifyReport
+from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Origin, Turn, VerifyReport
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.checking import verify
 from agentmem.store.collecting import StoreParts, collect, remove_orphans
@@ -141,6 +141,10 @@ class DiskStore:
     def observed_parts(self, source: str) -> list[Turn]:
         """Turns of the current branch with this source and a part number, in order."""
         return self._turns.observed_parts(source, self._branch)
+
+    def origins(self) -> list[Origin]:
+        """Where the words of the current branch's turns came from; forgotten ones are left out."""
+        return self._turns.origins(self._branch)
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""

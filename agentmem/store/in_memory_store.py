@@ -26,6 +26,7 @@ from agentmem.store.base import (
     CollectReport,
     Json,
     NewTurn,
+    Origin,
     Turn,
     VerifyReport,
 )
@@ -33,6 +34,7 @@ from agentmem.store.extents import merged
 from agentmem.store.in_memory_log import InMemoryTokenLog
 from agentmem.store.kept_agent import KeptAgent, KeptTurn
 from agentmem.store.kept_states import PathRuleStates, wipe_states
+from agentmem.store.origins import default_trust, role_of
 from agentmem.store.search import holds_all, words_of
 from agentmem.store.volatile_digests import VolatileDigestLog
 
@@ -127,6 +129,11 @@ class InMemoryStore:
     def observed_parts(self, source: str) -> list[Turn]:
         """Turns of the current branch with this source and a part number, in order."""
         return [turn for turn in self.turns() if turn.source == source and turn.part is not None]
+
+    def origins(self) -> list[Origin]:
+        """Where the words of the current branch's turns came from; forgotten ones are left out."""
+        living = [turn for turn in self.turns() if not turn.forgotten]
+        return [Origin(t.id, t.start, t.stop, t.role, t.source, t.trust) for t in living]
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
@@ -344,6 +351,7 @@ def json_text(value: Json) -> str:
 
 def _turn(turn_id: int, parent: Turn | None, turn: NewTurn) -> Turn:
     start = 0 if parent is None else parent.stop
+    role = turn.role or role_of(turn.messages)
     return Turn(
         id=turn_id,
         parent=None if parent is None else parent.id,
@@ -358,4 +366,6 @@ def _turn(turn_id: int, parent: Turn | None, turn: NewTurn) -> Turn:
         part=turn.part,
         settings=json.loads(json_text(dict(turn.settings))),
         receipt=json.loads(json_text(dict(turn.receipt))),
+        role=role,
+        trust=turn.trust or default_trust(role),
     )

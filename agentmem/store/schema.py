@@ -9,6 +9,7 @@ when two connections checkpoint at once, so only the one writer, who holds the l
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from urllib.parse import quote
 from sqlite_utils import Database, Migrations
 
 from agentmem.errors import DamagedError, FormatVersionError, StoreError
+from agentmem.store.origins import default_trust, role_of
 
 APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
 FORMAT_VERSION = 1
@@ -132,10 +134,25 @@ def m002_rule_states(db: Database) -> None:
     )
 
 
+@migrations()
+def m005_origins(db: Database) -> None:
+    """Every turn carries whose words it holds and how far they are trusted."""
+    for name in ("role", "trust"):
+        db.execute(f"ALTER TABLE turns ADD COLUMN {name} TEXT")
+    for turn, text in db.execute("SELECT id, messages FROM turns").fetchall():
+        role = role_of(json.loads(text))
+        db.execute("UPDATE turns SET role = ?, trust = ? WHERE id = ?", (role, default_trust(role), turn))
+
+
 def has_fts5(conn: sqlite3.Connection) -> bool:
     """Whether this SQLite was built with full-text search."""
     rows = conn.execute("SELECT 1 FROM pragma_compile_options WHERE compile_options = 'ENABLE_FTS5'")
     return rows.fetchone() is not None
+
+
+def columns_of(table: str, execute: Callable[[str], list[Any]]) -> set[str]:
+    """The columns a table has; in an index that is only read, later ones may be missing."""
+    return {name for (name,) in execute(f"SELECT name FROM pragma_table_info('{table}')")}  # noqa: S608
 
 
 def has_full_text(execute: Callable[[str], list[Any]]) -> bool:

@@ -12,16 +12,35 @@ from typing import Any
 import numpy as np
 
 from agentmem.errors import InputError, StateForgottenError, StateNotFoundError
-from agentmem.store.base import NewTurn, Turn
+from agentmem.store.base import NewTurn, Origin, Turn
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.index import Index, encode_json
-from agentmem.store.schema import has_full_text
+from agentmem.store.origins import default_trust, role_of
+from agentmem.store.schema import columns_of, has_full_text
 from agentmem.store.search import full_text_query, holds_all, text_of, words_of
 
 DEAD_TOKEN = -1
 """What stands in for the id of a forgotten token."""
 
 _IDS = np.dtype("<i4")
+
+_COLUMNS = (
+    *(
+        "id",
+        "parent",
+        "start",
+        "stop",
+        "state_id",
+        "kind",
+        "messages",
+        "pending",
+        "created_at",
+        "source",
+        "part",
+    ),
+    *("settings", "receipt", "forgotten", "role", "trust"),
+)
+"""What a turn is read from; a column that an older index lacks reads as NULL."""
 
 
 class TurnRows:
@@ -30,11 +49,14 @@ class TurnRows:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._full_text = has_full_text(index.execute)
+        there = columns_of("turns", index.execute)
+        self._columns = ", ".join(f"t.{name}" if name in there else "NULL" for name in _COLUMNS)
 
     def insert(self, turn: NewTurn, parent: Turn | None, digests: tuple[str | None, int]) -> Turn:
         """Add a turn after ``parent`` and return it. Raises InputError when a field is not plain JSON."""
         start = 0 if parent is None else parent.stop
         ids = _encoded_ids(turn.token_ids)
+        role = turn.role or role_of(turn.messages)
         values = (
             None if parent is None else parent.id,
             start,
@@ -49,12 +71,14 @@ class TurnRows:
             turn.part,
             encode_json(dict(turn.settings)),
             encode_json(dict(turn.receipt)),
+            role,
+            turn.trust or default_trust(role),
             *digests,
         )
         ((turn_id,),) = self._index.execute(
             "INSERT INTO turns (parent, start, stop, depth, state_id, kind, messages, pending, created_at, "
-            "source, part, settings, receipt, digest_kind, digest_count) "
-            "VALUES (?, ?, ?, ? + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            "source, part, settings, receipt, role, trust, digest_kind, digest_count) "
+            "VALUES (?, ?, ?, ? + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             values,
         )
         self._index.execute("INSERT INTO tokens (turn, ids) VALUES (?, ?)", (turn_id, ids))
@@ -65,7 +89,7 @@ class TurnRows:
 
     def get(self, turn_id: int) -> Turn:
         """One turn. Raises StateNotFoundError."""
-        rows = self._index.execute("SELECT * FROM turns WHERE id = ?", (turn_id,))
+        rows = self._index.execute(f"SELECT {self._columns} FROM turns t WHERE t.id = ?", (turn_id,))  # noqa: S608
         if not rows:
             raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
         return _turn(rows[0])
@@ -89,15 +113,15 @@ class TurnRows:
     def newest(self, head: int | None, limit: int | None) -> list[Turn]:
         """Up to ``limit`` turns that end at a head, oldest first; None: all of them."""
         rows = self._index.execute(
-            """
+            f"""
             WITH RECURSIVE branch (id, parent) AS (
                 SELECT id, parent FROM turns WHERE id = ?
                 UNION ALL
                 SELECT t.id, t.parent FROM turns t JOIN branch b ON t.id = b.parent
                 LIMIT ?
             )
-            SELECT t.* FROM branch b JOIN turns t ON t.id = b.id ORDER BY t.depth
-            """,
+            SELECT {self._columns} FROM branch b JOIN turns t ON t.id = b.id ORDER BY t.depth
+            """,  # noqa: S608
             (head, -1 if limit is None else limit),
         )
         return [_turn(row) for row in rows]
@@ -114,10 +138,26 @@ class TurnRows:
             raise StateForgottenError(f"state {state_id!r} was forgotten and cannot be returned to")
         return self.get(next((turn_id for turn_id in living if turn_id in branch), living[0]))
 
+    def origins(self, branch: Branch) -> list[Origin]:
+        """Where the words of a branch's living turns came from, oldest first; reads no text that it need not."""
+        there = columns_of("turns", self._index.execute)
+        role, trust = (name if name in there else "NULL" for name in ("role", "trust"))
+        rows = self._index.execute(
+            f"SELECT id, start, stop, source, {role}, {trust}, "  # noqa: S608
+            f"CASE WHEN {role} IS NULL THEN messages END FROM turns WHERE forgotten = 0 ORDER BY start"
+        )
+        found = []
+        for turn, start, stop, source, named, label, messages in rows:
+            if turn in branch:
+                whose = named or role_of(json.loads(messages))
+                found.append(Origin(turn, start, stop, whose, source, label or default_trust(whose)))
+        return found
+
     def observed_parts(self, source: str, branch: Branch) -> list[Turn]:
         """Turns of the branch with this source and a part number, in order."""
         rows = self._index.execute(
-            "SELECT * FROM turns WHERE source = ? AND part IS NOT NULL ORDER BY depth", (source,)
+            f"SELECT {self._columns} FROM turns t WHERE t.source = ? AND t.part IS NOT NULL ORDER BY t.depth",  # noqa: S608
+            (source,),
         )
         return [_turn(row) for row in rows if row[0] in branch]
 
@@ -208,20 +248,19 @@ def _encoded_ids(token_ids: Sequence[int]) -> bytes:
 
 
 def _turn(row: Any) -> Turn:
-    """A row of ``turns``, in the order of its columns."""
+    """A row of ``turns``, in the order of ``_COLUMNS``."""
+    found = dict(zip(_COLUMNS, row, strict=True))
+    messages = json.loads(found["messages"])
+    role = found["role"] or role_of(messages)
     return Turn(
-        id=row[0],
-        parent=row[1],
-        start=row[2],
-        stop=row[3],
-        state_id=row[5],
-        kind=row[6],
-        messages=json.loads(row[7]),
-        pending=json.loads(row[8]),
-        created_at=row[9],
-        source=row[10],
-        part=row[11],
-        settings=json.loads(row[12]),
-        receipt=json.loads(row[13]),
-        forgotten=bool(row[16]),
+        **{name: found[name] for name in ("id", "parent", "start", "stop", "state_id", "kind", "created_at")},
+        messages=messages,
+        pending=json.loads(found["pending"]),
+        source=found["source"],
+        part=found["part"],
+        settings=json.loads(found["settings"]),
+        receipt=json.loads(found["receipt"]),
+        forgotten=bool(found["forgotten"]),
+        role=role,
+        trust=found["trust"] or default_trust(role),
     )
