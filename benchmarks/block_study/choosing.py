@@ -54,21 +54,23 @@ def densest(scores: Tensor, blocks: Blocks, budget: int | Tensor) -> Tensor:
 
 
 def with_neighbours(scores: Tensor, blocks: Blocks, budget: int, percent: int) -> Tensor:
-    """The best blocks for all but ``percent`` of the places, then blocks beside those (±1), the best one's first.
+    """The densest blocks for all but ``percent`` of the budget, then blocks beside those (±1), the best one's first.
 
-    Blocks of one size that divides the budget. EM-LLM's contiguity (arXiv 2407.09450), as
-    :class:`agentmem.memory.selectors.neighbours.WithNeighbours` orders them. (R, N) -> (R, n).
+    EM-LLM's contiguity (arXiv 2407.09450), as :class:`agentmem.memory.selectors.neighbours.WithNeighbours` orders
+    them; what is left then goes to the next best. The last block is cut to fit. (R, N) -> (R, n).
     """
-    places = budget // int(blocks.sizes[0])
     N = scores.shape[1]
-    best = scores.argsort(dim=1, descending=True, stable=True)
+    best = (scores / blocks.sizes).argsort(dim=1, descending=True, stable=True)
     ids = torch.arange(N, device=scores.device).expand_as(best)
     ranks = torch.empty_like(best).scatter_(1, best, ids)  # 0: the best
-    chosen = ranks < places - places * percent // 100
+    sizes = blocks.sizes[best]
+    before = torch.empty_like(ranks).scatter_(1, best, sizes.cumsum(1) - sizes)
+    chosen = before < budget - budget * percent // 100
     beside = torch.nn.functional.pad(ranks.masked_fill(~chosen, 3 * N), (1, 1), value=3 * N)
     nearest = torch.minimum(beside[:, :-2], beside[:, 2:])
     after = torch.where(nearest < N, N + nearest, 2 * N + ranks)
-    return _filled(torch.where(chosen, ranks, after).argsort(dim=1, stable=True), blocks, budget)
+    order = torch.where(chosen, ranks, after) * N - ids  # of two beside one block, the newer first
+    return _filled(order.argsort(dim=1), blocks, budget)
 
 
 def shared(scores: Tensor, layers: Tensor | None) -> Tensor:

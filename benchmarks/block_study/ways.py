@@ -87,8 +87,11 @@ def ways(size: int) -> tuple[Way, ...]:
             Way(f"{base}, {percent} % to neighbours", base, partial(_neighbours, percent=percent))
             for percent in PERCENTS
         ),
+        Way(f"{SURPRISE}, 30 % to neighbours", SURPRISE, partial(_neighbours, percent=30)),
         Way(f"{base}, one set a layer", base, _each_layer),
         Way(f"{base}, one set for all layers", base, _all_layers),
+        Way(f"{LONG_SENTENCES}, one set a layer", LONG_SENTENCES, _each_layer),
+        Way(f"{LONG_SENTENCES}, one set for all", LONG_SENTENCES, _all_layers),
         Way(f"{base}, first two layers twice", base, _first_layers),
         Way(f"{base}, other questions' split", base, _others_split),
         Way(f"{base}, best split over layers", base, _best_split),

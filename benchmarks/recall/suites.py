@@ -45,6 +45,7 @@ _RULER_SINGLE = (
     "multivalue",
     "multiquery",
     "variable_tracking",
+    "common_words",
     "frequent_words",
 )
 _DAYS = Slice(

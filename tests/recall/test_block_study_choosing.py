@@ -119,12 +119,31 @@ def test_neighbours_follow_the_best(percent: int) -> None:
     for row, picked in zip(blocks.sums(mass).tolist(), choice, strict=True):
         order = sorted(range(20), key=lambda block: -row[block])
         chosen = order[: places - places * percent // 100]
-        beside = [near for block in chosen for near in (block - 1, block + 1) if 0 <= near < 20]
+        beside = [near for block in chosen for near in (block + 1, block - 1) if 0 <= near < 20]
         fresh = [near for near in dict.fromkeys(beside) if near not in chosen]
-        # two neighbours of one block are equal: the older one first
+        # two neighbours of one block are equal: the newer one first
         wanted = list(dict.fromkeys([*chosen, *fresh, *order]))[:places]
         assert picked.view(20, 4).all(1).nonzero()[:, 0].tolist() == sorted(wanted)
         assert int(picked.sum()) == 4 * places
+
+
+def test_neighbours_of_uneven_blocks_spend_the_budget() -> None:
+    """The densest to 70 % of the budget, the one across that bound whole, then what stands beside the best of them."""
+    blocks = Blocks([0, 10, 14, 20, 24, 40], N, CPU)
+    mass = torch.zeros(1, N)
+    for block, density in enumerate([0.1, 0.5, 0.2, 0.9, 0.3, 0.05]):
+        mass[0, blocks.of == block] = density
+
+    picked = with_neighbours(blocks.sums(mass), blocks, 20, 30)[0]
+
+    # 70 % of 20 is 14: block 3 (4 tokens), 1 (4), 4 (16, cut)
+    assert picked.nonzero()[:, 0].tolist() == [*range(10, 14), *range(20, 36)]
+    picked = with_neighbours(blocks.sums(mass), blocks, 22, 80)[0]
+    # 20 % of 22 is 5: blocks 3 (4 tokens) and 1 (4); beside 3 stand 4 (16, cut to 14) and 2
+    assert picked.nonzero()[:, 0].tolist() == [*range(10, 14), *range(20, 38)]
+    picked = with_neighbours(blocks.sums(mass), blocks, 22, 90)[0]
+    # 10 % is 3: block 3 alone, then 4 (16) before the denser 1, then 2 (cut to 2)
+    assert picked.nonzero()[:, 0].tolist() == [14, 15, *range(20, 40)]
 
 
 def test_sets_are_shared_by_sum() -> None:
@@ -185,7 +204,7 @@ def test_every_way_spends_the_same(way: Way, budget: int) -> None:
     choice = way(here, budget)
 
     assert int(choice.sum()) == 8 * budget
-    split = way.name.endswith(("twice", "split", "over layers"))
+    split = way.name.endswith(("twice", "questions' split", "over layers"))
     assert split or choice.sum(1).tolist() == [budget] * 8
 
 

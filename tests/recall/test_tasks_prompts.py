@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -161,6 +162,32 @@ def test_variable_tracking_can_be_solved_by_following_the_chain() -> None:
             f"to the chain(s) of variable assignment in the text above, 5 variables are assigned the value {value}, "
             "they are: "
         )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words", "often", "seldom"), [(TOKENS, 40, 10, 3), (TOKENS - 1, 20, 3, 1)]
+)
+def test_common_words_prompt(tokens: int, words: int, often: int, seldom: int) -> None:
+    """RULER's worked example in its own template, the instruction, the numbered list, the question; 120 tokens."""
+    instruction = (
+        "Below is a numbered list of words. In these words, some appear more often than others. Memorize the ones "
+        "that appear most often.\n"
+    )
+    question = (
+        "Question: What are the 10 most common words in the above list? Answer: The top 10 words that appear most "
+        "often in the list are:"
+    )
+    for history in TASKS["common_words"]().histories(tokens, 2, 3, count_tokens):
+        (asked,) = history.questions
+        nothing, example, told = history.pieces[0].text.split(instruction)
+        shown, answer = example.split(f"\n{question} ")
+        counts = Counter(re.findall(r"\d+\. (\S+)", shown))
+        ten = [f"{number}. {word}" for number, (word, _) in enumerate(counts.most_common(10), start=1)]
+        assert nothing == "" and re.fullmatch(r"1\. \S+( \d+\. \S+)*", told)
+        assert sorted(counts.values()) == [seldom] * (words - 10) + [often] * 10
+        assert sorted(re.findall("[a-z-]+", answer)) == sorted(one.split()[1] for one in ten)
+        assert re.fullmatch(r"1\. \S+( \d+\. \S+)* 10\. \S+\n", answer)
+        assert (asked.prompt, asked.max_new_tokens) == (question, 120)
 
 
 def test_frequent_words_prompt() -> None:

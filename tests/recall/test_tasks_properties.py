@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 from itertools import pairwise
 
@@ -10,13 +11,14 @@ import pytest
 
 from benchmarks.recall.items import History
 from benchmarks.recall.tasks import TASKS
+from benchmarks.recall.tasks.common_words import common_words
 from benchmarks.recall.tasks.fitted import FittedTask
 from benchmarks.recall.tasks.frequent_words import frequent_words
 from benchmarks.recall.tasks.lengths import TooShortError
 
 TOKENS = 4_096
 FITTED = [name for name, make in TASKS.items() if isinstance(make(), FittedTask)]
-NO_PLACE = {"frequent_words", "frequent_words_question_last"}
+NO_PLACE = {"common_words", "common_words_question_last", "frequent_words", "frequent_words_question_last"}
 """Tasks whose answer stands in no single place."""
 
 
@@ -35,7 +37,7 @@ def test_every_published_task_has_its_question_last_form() -> None:
     """The names of the issue are all there, and where something precedes the context so is the other form."""
     published = {
         *("passkey", "number_string", "kv_retrieval", "ruler_single", "multikey_2", "multikey_3"),
-        *("multivalue", "multiquery", "variable_tracking", "frequent_words"),
+        *("multivalue", "multiquery", "variable_tracking", "common_words", "frequent_words"),
     }
 
     assert published | {f"{name}_question_last" for name in published} <= set(TASKS)
@@ -144,7 +146,7 @@ def test_question_last_announces_nothing(name: str) -> None:
     official = drawn(name.removesuffix("_question_last"))
     for asked, told in zip(drawn(name), official, strict=True):
         assert told.pieces[0].text[:40] != asked.pieces[0].text[:40]
-        assert asked.pieces[0].text[:40] in told.pieces[0].text or name == "frequent_words_question_last"
+        assert asked.pieces[0].text[:40] in told.pieces[0].text or name in NO_PLACE
         assert told.questions[0].prompt in asked.questions[0].prompt or len(asked.questions) > 1
 
 
@@ -170,6 +172,23 @@ def test_many_questions_one_history(name: str) -> None:
         places = sorted(text.index(question.evidence[0]) / len(text) for question in history.questions)
         assert len(places) == 25
         assert places[0] < 0.25 and places[-1] > 0.75
+
+
+@pytest.mark.parametrize(
+    ("tokens", "often", "seldom"), [(TOKENS, 30, 3), (TOKENS - 1, 6, 1), (24_000, 30, 3)]
+)
+def test_common_words_asks_for_the_ten_commonest(tokens: int, often: int, seldom: int) -> None:
+    """Counted in the numbered list itself; no common word is part of another, so the judge tells them apart."""
+    for history in common_words().histories(tokens, 2, 5, count_tokens):
+        numbers, words = zip(
+            *re.findall(r"(\d+)\. (\S+)", history.pieces[0].text.split("most often.\n")[-1]), strict=True
+        )
+        counts = Counter(words)
+        answers = history.questions[0].answers
+        assert [int(number) for number in numbers] == list(range(1, len(words) + 1))
+        assert {word for word, count in counts.items() if count == often} == set(answers)
+        assert set(counts.values()) == {often, seldom} and len(answers) == 10
+        assert not [(a, b) for a in answers for b in answers if a != b and a in b]
 
 
 def test_frequent_words_asks_for_the_three_commonest() -> None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from benchmarks.recall.items import Task
 from benchmarks.recall.multiday.task import MultiDay
+from benchmarks.recall.tasks.common_words import common_words, common_words_question_last
 from benchmarks.recall.tasks.fact_update import fact_consolidation, fact_update
 from benchmarks.recall.tasks.frequent_words import frequent_words, frequent_words_question_last
 from benchmarks.recall.tasks.kv_retrieval import kv_retrieval, kv_retrieval_question_last
@@ -58,6 +59,8 @@ TASKS: Mapping[str, Callable[[], Task]] = MappingProxyType(
         "multiquery_question_last": multiquery_question_last,
         "variable_tracking": variable_tracking,
         "variable_tracking_question_last": variable_tracking_question_last,
+        "common_words": common_words,
+        "common_words_question_last": common_words_question_last,
         "frequent_words": frequent_words,
         "frequent_words_question_last": frequent_words_question_last,
         "needle_grid": needle_grid,
