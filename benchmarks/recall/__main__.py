@@ -30,7 +30,7 @@ from agentmem.memory.modes import MODES
 from agentmem.memory.selectors import SELECTORS
 from benchmarks.recall.arms import DEFAULT, DoesNotFitError, budgeted, make_arm
 from benchmarks.recall.cells import Cell, Left
-from benchmarks.recall.command_line import parser
+from benchmarks.recall.command_line import console_of, parser
 from benchmarks.recall.evidence import EvidenceMeasure
 from benchmarks.recall.framing import frame_for
 from benchmarks.recall.headline import exit_code, verdicts
@@ -46,8 +46,6 @@ from benchmarks.recall.tasks import TASKS
 from benchmarks.recall.workers import Crew, attend, stop_with_parent, threads_each
 from benchmarks.run_facts import run_facts, warn_if_busy
 
-WIDTH = 160
-"""Columns of the tables where there is no terminal."""
 ELSEWHERE = 4
 INTERRUPTED = 130
 
@@ -77,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(given: Sequence[str]) -> int:
     asked = parser().parse_args(given)
-    console = _console()
+    console = console_of()
     if asked.list or asked.suite is None:
         _list(console)
         return 0 if asked.list else 2
@@ -196,12 +194,6 @@ def _histories(slices: Sequence[Slice], base: MemoryConfig, model: LanguageModel
 
     wanted = {one.task: TASKS[one.task] for one in slices}
     return Histories(wanted, frame_for(base, count_tokens), seed, count_tokens)
-
-
-def _console() -> Console:
-    """The terminal; a file or a pipe gets lines wide enough for the tables."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def _check_plots() -> None:

@@ -47,7 +47,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question answered and judged."""
+    """One question answered and judged. What is None or empty besides was left out of a compact copy."""
 
     question: str
     kind: str
@@ -56,21 +56,29 @@ class Answer:
     """0 to 1, by the task's judge."""
     seconds: float
     seconds_to_first: float
-    tokens_read: int
-    tokens_generated: int
+    tokens_read: int | None
+    tokens_generated: int | None
     tokens_reread: int
-    recalled_mass: float
+    recalled_mass: float | None
     seen: float | None
     """Part of the evidence that the receipt's blocks touch; None where there is no evidence or all is attended to."""
     choices: tuple[float, ...] = ()
     """Mean log-probability per token of each choice, the right one first; empty when not ranked."""
 
+    rank: int | None = None
+    """Of the right choice, 1 the likeliest, where the choices themselves are left out; see ``place``."""
+
+    @property
+    def place(self) -> int | None:
+        """The rank of the right choice, one as likely as another behind it; None when not ranked."""
+        if not self.choices:
+            return self.rank
+        return 1 + sum(other >= self.choices[0] for other in self.choices[1:])
+
     @property
     def ranked(self) -> float | None:
         """1 when the right choice is the likeliest, 0 when not; None when not ranked."""
-        if not self.choices:
-            return None
-        return float(self.choices[0] > max(self.choices[1:], default=float("-inf")))
+        return None if self.place is None else float(self.place == 1)
 
 
 @dataclass(frozen=True)

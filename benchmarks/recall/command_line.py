@@ -1,4 +1,4 @@
-"""The options of the suites' command, and how names, numbers and lengths are written in them. Runs nothing."""
+"""What the commands have in common: their options, how lengths are written, where they print. Runs nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import argparse
 from pathlib import Path
 
 from platformdirs import user_cache_path
+from rich.console import Console
 
 from agentmem.engine.catalog import DEFAULT_MODEL
+
+WIDTH = 160
+"""Columns of the tables where there is no terminal."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +24,12 @@ def parser() -> argparse.ArgumentParser:
     _add_what(found)
     _add_how(found)
     return found
+
+
+def console_of() -> Console:
+    """The terminal; a file or a pipe gets lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def names(text: str) -> list[str]:

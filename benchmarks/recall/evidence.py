@@ -33,13 +33,12 @@ from benchmarks.recall.evidence_ranks import (
     rank_scores,
     ranked,
 )
+from benchmarks.recall.held import RULES
 from benchmarks.recall.items import Question
 from benchmarks.recall.places import EvidenceError, Ranges
 from benchmarks.recall.running import Asked
 from benchmarks.recall.watched import WatchedModel
 
-RULES = ("chosen", "exact", "random")
-"""Whose choices are judged by the same scores."""
 DIGITS = 5
 """Decimals kept."""
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.recall.arms import DEFAULT
 from benchmarks.recall.cells import Cell
-from benchmarks.recall.evidence import RULES, EvidenceMeasure
+from benchmarks.recall.held import RULES, evidence_of
 from benchmarks.recall.journal import Journal
 from benchmarks.recall.results import Results, Where
 
@@ -30,7 +30,7 @@ FIGURES = ("coverage", "any", "all")
 def evidence_rows(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     """One flat row for each cell, layer, KV head (None: its heads together) and rule: means over the questions."""
     for cell in cells:
-        found = _evidence(cell)
+        found = evidence_of(cell)
         for place in (*found.get("heads", ()), *found.get("layers", ())):
             for rule, figures in place["rules"].items():
                 yield {
@@ -49,7 +49,7 @@ def head_means(cells: Sequence[Cell], figure: str) -> dict[tuple[int, int], dict
     sums: dict[tuple[int, int], dict[str, float]] = {}
     total = 0
     for cell in cells:
-        found = _evidence(cell)
+        found = evidence_of(cell)
         asked = sum(figure in row["rules"]["chosen"]["heads"] for row in found.get("questions", ()))
         total += asked
         for row in found.get("heads", ()) if asked else ():
@@ -88,11 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = [json.dumps(row) + "\n" for row in evidence_rows(results.cells)]
         asked.rows.write_text("".join(lines), encoding="utf-8")
     return 0
-
-
-def _evidence(cell: Cell) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = cell.extra.get(EvidenceMeasure.name, {})
-    return found
 
 
 def _table(title: str, found: Mapping[tuple[int, int], Mapping[str, float]]) -> Table:

@@ -8,21 +8,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.recall.held import FIGURES, RULES
 from benchmarks.recall.results import Results, Where
 from benchmarks.recall.statistics import Interval
-
-RULES = ("chosen", "exact", "random")
-FIGURES = (
-    ("heads", "any", "any, a head"),
-    ("heads", "all", "all, a head"),
-    ("layers", "recall@5", "recall@5, a layer"),
-    ("layers", "recall", "recall, a layer"),
-    ("layers", "ndcg", "nDCG, a layer"),
-    ("layers", "mrr", "MRR, a layer"),
-    ("union", "recall@10", "recall@10, all"),
-    ("union", "mrr", "MRR, all"),
-)
-"""(over what, figure, column) of the table of answers held."""
 
 
 def show_evidence(console: Console, results: Results) -> None:
@@ -46,9 +34,8 @@ def show_evidence(console: Console, results: Results) -> None:
     for where, arm in measured:
         coverage.add_row(where.task, f"{where.tokens:,}", arm, *_coverage(results, where, arm))
         for rule in RULES:
-            row = [results.evidence(where, arm, rule, over, figure) for over, figure, _ in FIGURES]
-            if row[0].values:
-                means = [f"{100 * sum(one.values) / len(one.values):.0f}" for one in row]
+            means = [f"{100 * mean:.0f}" for mean in results.held(where, arm, rule)]
+            if means:
                 held.add_row(where.task, f"{where.tokens:,}", arm, rule, *means)
     for table in (coverage, held):
         if table.row_count:

@@ -5,10 +5,10 @@ Knows results and statistics, and where each target applies. Measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.recall.arms import DEFAULT, FULL, STREAMING, WINDOW
+from benchmarks.recall.arms import FULL, STREAMING, WINDOW
 from benchmarks.recall.evidence_tables import points
 from benchmarks.recall.results import Results, Scores, Where
 from benchmarks.recall.statistics import Interval
@@ -59,17 +59,46 @@ def exit_code(results: Results, found: Sequence[Verdict]) -> int:
 
 
 def _coverage(results: Results) -> Iterator[Verdict]:
-    """All histories together: the default's coverage against the best there is, and against InfLLM's."""
-    ours, best, theirs = Scores({}), Scores({}), Scores({})
-    for where in results.wheres:
-        ours = ours.joined(results.coverage(where, DEFAULT))
-        best = best.joined(results.coverage(where, DEFAULT, "exact"))
-        theirs = theirs.joined(results.coverage(where, INFLLM))
-    found = ours.minus(best, OF_EXACT).difference
+    """The default's coverage against the best there is, and against InfLLM's: together, and at each length."""
+    ours = {where: results.coverage(where, results.default) for where in results.wheres}
+    best = {where: results.coverage(where, results.default, "exact") for where in results.wheres}
+    theirs = {where: results.coverage(where, INFLLM) for where in results.wheres}
     what = f"coverage of evicted mass >= {OF_EXACT} x the best choice of as many blocks"
-    yield _judged(what, found, f"{OF_EXACT} x exact", found.value >= -ROUNDING)
-    found = ours.minus(theirs).difference
-    yield _judged(f"coverage of evicted mass clearly above {INFLLM}", found, INFLLM, found.clear_of(0.0))
+    yield _everywhere(what, ours, best, f"{OF_EXACT} x exact", OF_EXACT, lambda found: found.value + ROUNDING)
+    what = f"coverage of evicted mass clearly above {INFLLM}"
+    yield _everywhere(what, ours, theirs, INFLLM, 1.0, lambda found: found.low)
+
+
+def _everywhere(
+    what: str,
+    ours: Mapping[Where, Scores],
+    theirs: Mapping[Where, Scores],
+    against: str,
+    factor: float,
+    margin: Callable[[Interval], float],
+) -> Verdict:
+    """Met when the margin is above zero for all histories together and for each task and length by itself."""
+    apart = {where: ours[where].minus(theirs[where], factor).difference for where in ours}
+    apart = {where: found for where, found in apart.items() if found.n}
+    if not apart:
+        return Verdict(what, f"nothing to compare with {against}", None)
+    together = _pooled(ours).minus(_pooled(theirs), factor).difference
+    words = f"{points(together)} points against {against}, n={together.n}"
+    worst = min(apart, key=lambda where: margin(apart[where]))
+    if len(apart) > 1:
+        words += f"; worst of {len(apart)}: {worst.task} {worst.tokens:,} {points(apart[worst])}"
+    return Verdict(what, words, min(margin(together), margin(apart[worst])) > 0)
+
+
+def _pooled(scores: Mapping[Where, Scores]) -> Scores:
+    """All of them together; histories of two places are two."""
+    return Scores(
+        {
+            (f"{where.task} {where.tokens} {history}", question): value
+            for where, found in scores.items()
+            for (history, question), value in found.by_question.items()
+        }
+    )
 
 
 def _many_needles(results: Results) -> Iterator[Verdict]:
@@ -79,7 +108,7 @@ def _many_needles(results: Results) -> Iterator[Verdict]:
         if where is None:
             yield Verdict(what, "not measured", None)
             continue
-        ours, theirs = results.scores(where, DEFAULT), results.scores(where, arm)
+        ours, theirs = results.scores(where, results.default), results.scores(where, arm)
         found = ours.minus(theirs, factor).difference
         yield _judged(
             what, found, f"{factor} x {arm}", found.value >= -ROUNDING, says=any(ours.values + theirs.values)
@@ -93,7 +122,7 @@ def _passkey(results: Results) -> Iterator[Verdict]:
         yield Verdict(what, "not measured", None)
         return
     full = results.scores(where, FULL)
-    found = results.scores(where, DEFAULT).minus(full).difference
+    found = results.scores(where, results.default).minus(full).difference
     yield _judged(what, found, FULL, found.low >= -SLACK, says=any(full.values))
 
 
@@ -109,8 +138,8 @@ def _beyond(results: Results, trained_length: int) -> Iterator[Verdict]:
             yield Verdict(what, "not measured", None)
             continue
         near, far = Where(task, max(inside)), Where(task, max(outside))
-        inner = results.scores(near, DEFAULT)
-        found = results.scores(far, DEFAULT).beyond(inner)
+        inner = results.scores(near, results.default)
+        found = results.scores(far, results.default).beyond(inner)
         words = f"{near.tokens:,} tokens, at {far.tokens:,}"
         yield _judged(what, found, words, found.low >= -SLACK, says=any(inner.values))
 
@@ -118,13 +147,12 @@ def _beyond(results: Results, trained_length: int) -> Iterator[Verdict]:
 def _multiday(results: Results) -> Iterator[Verdict]:
     for tokens in results.lengths(MULTIDAY):
         where = Where(MULTIDAY, tokens)
-        what = (
-            f"multiday at {tokens:,}: no kind of question where {STREAMING} or {WINDOW} clearly beats default"
-        )
+        what = f"multiday at {tokens:,}: no kind of question where {STREAMING} or {WINDOW} "
+        what += f"clearly beats {results.default}"
         beaten, compared = [], 0
-        right = sum(any(results.scores(where, arm).values) for arm in (DEFAULT, STREAMING, WINDOW))
+        right = sum(any(results.scores(where, arm).values) for arm in (results.default, STREAMING, WINDOW))
         for kind in results.kinds(where):
-            ours = results.scores(where, DEFAULT, kind=kind)
+            ours = results.scores(where, results.default, kind=kind)
             for arm in (STREAMING, WINDOW):
                 found = results.scores(where, arm, kind=kind).minus(ours).difference
                 compared += found.n > 0
@@ -135,7 +163,9 @@ def _multiday(results: Results) -> Iterator[Verdict]:
             yield Verdict(what, "; ".join(beaten) or f"none in {compared} comparisons", met)
     if not results.lengths(MULTIDAY):
         yield Verdict(
-            "multiday: no kind of question where the window clearly beats default", "not measured", None
+            f"multiday: no kind of question where the window clearly beats {results.default}",
+            "not measured",
+            None,
         )
 
 
@@ -144,7 +174,7 @@ def _million(results: Results) -> Iterator[Verdict]:
     scores = Scores({})
     for where in results.wheres:
         if where.tokens >= MILLION:
-            scores = scores.joined(results.scores(where, DEFAULT))
+            scores = scores.joined(results.scores(where, results.default))
     if not scores.values:
         yield Verdict(what, "not measured", None)
         return

@@ -14,7 +14,8 @@ from agentmem.engine.model import LanguageModel
 from benchmarks.recall.cells import Cell
 
 ORIGIN = "origin"
-"""The key in ``Cell.extra``."""
+VERSION = "version"
+"""Keys in ``Cell.extra``."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,22 @@ class Origin:
     def note(self) -> dict[str, Any]:
         """What a cell keeps of it, as plain JSON."""
         return {ORIGIN: asdict(self)}
+
+
+@dataclass(frozen=True)
+class Version:
+    """Of one cell, short names of what may come to mean something else under the same name."""
+
+    text: str | None
+    """Of the history's pieces."""
+    arm: str | None
+    """Of the arm's options; None for a dense arm, whose options are measured to each history."""
+
+    @classmethod
+    def read(cls, cell: Cell) -> Version:
+        """What a cell says of it; None for what it does not."""
+        return cls(**cell.extra.get(VERSION, {"text": None, "arm": None}))
+
+    def note(self) -> dict[str, Any]:
+        """What a cell keeps of it, as plain JSON."""
+        return {VERSION: asdict(self)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from agentmem.errors import MissingExtraError
-from benchmarks.recall.evidence_tables import RULES
+from benchmarks.recall.held import RULES
 from benchmarks.recall.results import Results, Where
 
 try:

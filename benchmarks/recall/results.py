@@ -6,11 +6,14 @@ answered is left out of a comparison.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from benchmarks.recall.arms import DEFAULT
 from benchmarks.recall.cells import Answer, Cell
+from benchmarks.recall.held import evidence_of, held_in
 from benchmarks.recall.statistics import Interval, Paired, bootstrap_mean, paired, unpaired, wilson
 
 Pick = Callable[[Answer], float | None]
@@ -30,6 +33,10 @@ def ranked(answer: Answer) -> float | None:
 def seen(answer: Answer) -> float | None:
     """Part of the evidence among the recalled blocks."""
     return answer.seen
+
+
+DIGITS = 9
+"""Decimals of a mean: sums that were added up in parts differ beyond them."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,11 @@ class Scores:
 
 
 class Results:
-    """The finished cells of a run."""
+    """The finished cells of a run; ``default`` is the arm that all others are compared with."""
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
+    def __init__(self, cells: Iterable[Cell], default: str = DEFAULT) -> None:
         self.cells = list(cells)
+        self.default = default
 
     @cached_property
     def wheres(self) -> list[Where]:
@@ -128,30 +136,33 @@ class Results:
         return Scores(found)
 
     def coverage(self, where: Where, arm: str, rule: str = "chosen") -> Scores:
-        """Part of the attention to evicted tokens that a rule's blocks cover, on an arm's own histories."""
-        return self.evidence(where, arm, rule, "heads", "coverage")
+        """Part of the attention to evicted tokens that a rule's blocks cover, on an arm's own histories.
 
-    def evidence(self, where: Where, arm: str, rule: str, over: str, figure: str) -> Scores:
-        """One figure of the evidence measurement, question by question; left out where nothing was chosen.
+        Question by question, the mean over layers and heads; left out where nothing was chosen.
 
         Args:
             where, arm: which cells.
             rule: "chosen", what the arm chose; "exact" and "random", judged beside it at as many blocks.
-            over: "heads" and "layers", the mean over them; "union", all layers together.
-            figure: see :mod:`benchmarks.recall.evidence_ranks`.
         """
         found: dict[tuple[str, str], float] = {}
         for cell in self.at(where, arm):
-            for row in cell.extra.get("evidence", {}).get("questions", ()):
-                if row["chosen"] and figure in row["rules"][rule][over]:
-                    found[cell.key.history, row["question"]] = row["rules"][rule][over][figure]
+            for row in evidence_of(cell).get("questions", ()):
+                if row["chosen"]:
+                    found[cell.key.history, row["question"]] = row["rules"][rule]["heads"]["coverage"]
         return Scores(found)
+
+    def held(self, where: Where, arm: str, rule: str) -> list[float]:
+        """The mean of each of ``FIGURES`` over the questions that have evidence; empty where none has."""
+        parts = [held_in(cell) for cell in self.at(where, arm)]
+        total = sum(part.questions for part in parts)
+        columns = zip(*(part.sums[rule] for part in parts if part.questions), strict=True)
+        return [round(math.fsum(column) / total, DIGITS) for column in columns]
 
     def layers(self, where: Where, arm: str, rule: str) -> dict[int, float]:
         """Coverage of each layer, the mean over its heads and over the cells there are."""
         sums: dict[int, list[float]] = {}
         for cell in self.at(where, arm):
-            for row in cell.extra.get("evidence", {}).get("heads", ()):
+            for row in evidence_of(cell).get("heads", ()):
                 sums.setdefault(row["layer"], []).append(row["rules"][rule]["coverage"])
         return {layer: sum(values) / len(values) for layer, values in sorted(sums.items())}
 

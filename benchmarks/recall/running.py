@@ -25,7 +25,7 @@ from benchmarks.recall.cells import Answer, Cell, CellKey, Left, Reading, digest
 from benchmarks.recall.claims import Claims
 from benchmarks.recall.items import Question
 from benchmarks.recall.journal import Journal
-from benchmarks.recall.origin import Origin
+from benchmarks.recall.origin import Origin, Version
 from benchmarks.recall.places import EvidenceError, Ranges, check_out_of_sight, find_evidence, token_ids
 from benchmarks.recall.plan import Job
 from benchmarks.recall.reading import read_history
@@ -170,6 +170,12 @@ class Runner:
         except DoesNotFitError:
             return None
 
+    def _version(self, job: Job) -> Version:
+        return Version(
+            text=digest([asdict(piece) for piece in job.history.pieces])[:8],
+            arm=None if is_dense(job.arm) else digest(self._options_of(job))[:8],
+        )
+
     def _arm(self, job: Job) -> Arm:
         """The job's arm. A dense one is measured to the history, whose length the model's own template tells."""
         tokens = job.history.tokens
@@ -188,7 +194,8 @@ class Runner:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             cell = Cell(key, "failed", f"{type(error).__name__}: {error} ({where})")
-        cell = replace(cell, extra={**self._origin.note(), **cell.extra})
+        notes = {**self._origin.note(), **self._version(job).note()}
+        cell = replace(cell, extra={**notes, **cell.extra})
         self._journal.add(cell)
         if cell.status == "done" and not self._options.keep:
             with suppress(AgentNotFoundError):

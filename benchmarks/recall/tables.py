@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.recall.arms import DEFAULT
 from benchmarks.recall.cells import Left
 from benchmarks.recall.evidence_tables import percent, points, show_evidence
 from benchmarks.recall.headline import Verdict
@@ -107,7 +106,7 @@ def _show_differences(console: Console, results: Results) -> None:
     """The default, or the first arm there is, against every other one, question by question."""
     if not results.arms:
         return
-    first = DEFAULT if DEFAULT in results.arms else results.arms[0]
+    first = results.default if results.default in results.arms else results.arms[0]
     others = [arm for arm in results.arms if arm != first]
     table = Table(
         title=f"{first} minus another arm, points [95 % interval, paired bootstrap]", title_justify="left"
@@ -152,8 +151,8 @@ def _cost(results: Results, where: Where, arm: str) -> list[str]:
     return [
         f"{statistics.median(reading.tokens_held for reading, _ in done):,.0f}",
         f"{statistics.median(speeds):,.0f}" if speeds else "-",
-        f"{statistics.median(answer.seconds for answer in answers):.2f}",
-        f"{statistics.median(answer.seconds_to_first for answer in answers):.2f}",
+        f"{statistics.median(round(answer.seconds, 2) for answer in answers):.2f}",
+        f"{statistics.median(round(answer.seconds_to_first, 2) for answer in answers):.2f}",
         f"{statistics.median(reading.disk_bytes for reading, _ in done) / (1 << 20):,.0f}",
         f"{max(peaks):,.0f}" if peaks else "-",
         str(sum(answer.tokens_reread for answer in answers)),

@@ -335,5 +335,5 @@ def test_evidence_is_measured_where_it_is_asked_for(tmp_path: Path) -> None:
 
     assert measured.status == "done", measured.reason
     assert [stop > start for start, stop in measured.extra["counting"]] == [True, True]
-    assert set(plain.extra) == {"origin"}
+    assert set(plain.extra) == {"origin", "version"}
     assert measured.key != plain.key
