@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from agentmem import MemoryConfig
 from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Session
 from agentmem.memory.source import DigestLog, TokenLog
-from agentmem.memory.witness import Witness
 from benchmarks.recall.watched import WatchedModel
 
 TILE = 64
@@ -50,10 +50,10 @@ class ListeningModel(WatchedModel):
 
     @contextmanager
     def turn(
-        self, log: TokenLog, digests: DigestLog, config: MemoryConfig, witness: Witness | None = None
+        self, log: TokenLog, digests: DigestLog, config: MemoryConfig, *rest: Any, **more: Any
     ) -> Iterator[Session]:
         """See :meth:`LanguageModel.turn`."""
-        with super().turn(log, digests, config, witness) as session:
+        with super().turn(log, digests, config, *rest, **more) as session:
             if self.surprises is None:
                 yield session
             else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from agentmem import MemoryConfig
 from agentmem.engine.model import LanguageModel
@@ -28,8 +29,14 @@ class WatchedModel(LanguageModel):
 
     @contextmanager
     def turn(
-        self, log: TokenLog, digests: DigestLog, config: MemoryConfig, witness: Witness | None = None
+        self,
+        log: TokenLog,
+        digests: DigestLog,
+        config: MemoryConfig,
+        witness: Witness | None = None,
+        *rest: Any,
+        **more: Any,
     ) -> Iterator[Session]:
         """See :meth:`LanguageModel.turn`."""
-        with super().turn(log, digests, config, witness or self.witness) as session:
+        with super().turn(log, digests, config, witness or self.witness, *rest, **more) as session:
             yield session
