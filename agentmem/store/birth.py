@@ -17,6 +17,7 @@ from pathlib import Path
 from agentmem.errors import AgentBusyError, AgentExistsError, AgentNotFoundError, DamagedError
 from agentmem.store.base import AgentIdentity
 from agentmem.store.digest_log import digest_path, digest_spec
+from agentmem.store.failures import typed
 from agentmem.store.files import make_folder, opened, sync_file, sync_folder
 from agentmem.store.index import Index, encode_json
 from agentmem.store.lock import WriterLock
@@ -36,7 +37,13 @@ def new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]:
 
     Raises:
         AgentExistsError: there is such an agent by now.
+        StoreError: the disk failed; there is no new agent.
     """
+    with typed(agent_id, "making the agent"):
+        yield from _new_folder(final, agent_id)
+
+
+def _new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]:
     final.parent.parent.parent.mkdir(parents=True, exist_ok=True)
     make_folder(final.parent.parent)  # the home itself: only its owner may look in
     make_folder(final.parent)
@@ -56,7 +63,11 @@ def new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]:
                 raise
             raise AgentExistsError(f"there is an agent {agent_id!r} already; choose another name") from error
         lock.moved(final / "lock")
-        sync_folder(final.parent)
+        try:
+            sync_folder(final.parent)
+        except OSError:  # not acknowledged, so it shall not be there
+            final.rename(folder)
+            raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
@@ -117,13 +128,16 @@ def write_fork(source: Path, folder: Path, source_id: str, agent_id: str, uuid: 
         db.close()
 
 
-def remove(folder: Path, lock: WriterLock) -> None:
-    """Remove an agent's folder: out of sight first, so that it is never there in part."""
+def remove(folder: Path, agent_id: str, lock: WriterLock) -> None:
+    """Remove an agent's folder: out of sight first, so that it is never there in part. Raises StoreError."""
     gone = folder.with_name(f".gone-{secrets.token_hex(8)}")
-    folder.rename(gone)
-    sync_folder(folder.parent)
-    shutil.rmtree(gone, ignore_errors=True)
-    lock.release()
+    try:
+        with typed(agent_id, "removing the agent"):
+            folder.rename(gone)
+            sync_folder(folder.parent)
+            shutil.rmtree(gone, ignore_errors=True)
+    finally:
+        lock.release()
 
 
 def _copy_index(source: Path, target: Path, source_id: str) -> None:

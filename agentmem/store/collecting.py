@@ -15,6 +15,7 @@ from pathlib import Path
 from agentmem.store.base import CollectReport
 from agentmem.store.branch import Branch
 from agentmem.store.extents import merged
+from agentmem.store.failures import typed
 from agentmem.store.files import allocated_bytes, folder_bytes, sync_folder
 from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS, page_range
@@ -40,11 +41,12 @@ def remove_orphans(folder: Path, segments: SegmentSet, known: Iterable[int]) -> 
     segments.keep_open(numbers)  # a map of a removed file would be taken for the next one of its name
     names = {segments.path(number).name for number in numbers}
     files = freed = 0
-    for path in sorted((folder / "kv").iterdir()):
-        if path.name not in names:
-            freed += allocated_bytes(path)
-            path.unlink()
-            files += 1
+    with typed(segments.agent_id, "removing files of abandoned turns"):
+        for path in sorted((folder / "kv").iterdir()):
+            if path.name not in names:
+                freed += allocated_bytes(path)
+                path.unlink()
+                files += 1
     return files, freed
 
 
@@ -53,7 +55,13 @@ def collect(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectReport:
 
     Raises:
         DamagedError: a page that keeps some of its tokens is damaged; nothing was changed.
+        StoreError: the disk failed; what could not be freed is left for the next time.
     """
+    with typed(parts.segments.agent_id, "collecting"):
+        return _collected(parts, branch, prune=prune)
+
+
+def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectReport:
     before = folder_bytes(parts.folder)
     gone = [turn for turn in parts.turns.all_ids() if turn not in branch] if prune else []
     freed = parts.slots.ranges(gone)

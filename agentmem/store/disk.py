@@ -273,9 +273,10 @@ class DiskStore:
         """Free slots no turn reaches; with ``prune`` drop the branches the head does not stand on first."""
         self._access.require_writer("collect")
         parts = StoreParts(self._folder, self._index, self._turns, self._slots, self._segments)
-        report = collect(parts, self._branch, prune=prune)
-        self._stand_on(self._branch, self._head)
-        return report
+        try:
+            return collect(parts, self._branch, prune=prune)
+        finally:  # what was pruned is gone, even if the disk fails after it
+            self._stand_on(self._branch, self._head)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""

@@ -118,7 +118,7 @@ class DiskHome:
         """Remove an agent and its files. Raises AgentNotFoundError, AgentBusyError."""
         name = checked_id(agent_id)
         folder = self._require(name)
-        remove(folder, WriterLock(folder / "lock", name))
+        remove(folder, name, WriterLock(folder / "lock", name))
 
     def _folder(self, name: str) -> Path:
         return self.home / "agents" / folder_name(name)

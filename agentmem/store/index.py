@@ -16,7 +16,6 @@ import torch
 from sqlite_utils import Database
 
 from agentmem.errors import (
-    AgentBusyError,
     ClosedError,
     DamagedError,
     InputError,
@@ -26,10 +25,9 @@ from agentmem.errors import (
 )
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Json
+from agentmem.store.failures import of_sqlite
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.bfloat16, torch.float16, torch.float32)}
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def encode_json(value: Json) -> str:
@@ -72,7 +70,7 @@ class Index:
         try:
             return self._db.conn.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise of_sqlite(self._agent_id, error) from error
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """The only row of a statement. Raises DamagedError when there is none."""
@@ -189,11 +187,3 @@ class Index:
     def _roll_back(self) -> None:
         if self._db.conn.in_transaction:
             self._db.conn.execute("ROLLBACK")
-
-    def _translated(self, error: sqlite3.Error) -> StoreError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _DAMAGE:
-            return self.damage("the index", str(error))
-        if code in _BUSY:
-            return AgentBusyError(f"agent {self._agent_id!r}: the index is in use ({error}); try again")
-        return StoreError(f"agent {self._agent_id!r}: SQLite failed: {error}")

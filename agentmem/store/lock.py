@@ -1,22 +1,23 @@
 """One writer per agent: an flock on a file of its own, freed by the kernel when the process ends.
 
-Knows nothing of what is being locked. The file holds the holder's process id, for people and for
-:meth:`WriterLock.held_here`. Works on local file systems; NFS is not supported.
+Knows nothing of what is being locked. The file holds the holder's process id, for people alone: a disk
+that will not take it stops nobody. Works on local file systems; NFS is not supported.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from agentmem.errors import AgentBusyError, AgentNotFoundError
+from agentmem.errors import AgentBusyError, AgentNotFoundError, StoreError
 from agentmem.store.files import FILE_MODE, read_all, write_all
 
 _POLL_SECONDS = 0.02
-_THIS_PROCESS = secrets.token_hex(8)  # a process id alone may be used again
+_held: dict[tuple[int, int], int] = {}
+"""(device, inode) of the lock files held -> the process that holds them: a forked child holds none."""
 
 
 class WriterLock:
@@ -30,6 +31,7 @@ class WriterLock:
     Raises:
         AgentBusyError: another holder did not let go in time.
         AgentNotFoundError: the folder is gone, perhaps removed while waiting.
+        StoreError: the lock file cannot be opened.
     """
 
     def __init__(self, path: Path, agent_id: str, wait: float = 0.0) -> None:
@@ -56,15 +58,19 @@ class WriterLock:
     def retake(self, wait: float = 0.0) -> None:
         """Take the lock again after ``release``. Raises AgentBusyError, AgentNotFoundError."""
         self._fd = _acquire(self._path, self._agent_id, wait)
-        os.ftruncate(self._fd, 0)
-        write_all(self._fd, f"{self._pid} {_THIS_PROCESS}\n".encode(), 0)
+        _held[_file_of(self._fd)] = self._pid
+        with suppress(OSError):  # a full disk
+            os.ftruncate(self._fd, 0)
+            write_all(self._fd, f"{self._pid}\n".encode(), 0)
 
     def release(self) -> None:
         """Let go; doing so twice is fine. In a forked child the parent keeps the lock."""
         if self._fd < 0:
             return
         if self.held:
-            os.ftruncate(self._fd, 0)
+            with suppress(OSError):
+                os.ftruncate(self._fd, 0)
+            _held.pop(_file_of(self._fd), None)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
         self._fd = -1
@@ -73,9 +79,10 @@ class WriterLock:
     def held_here(path: Path) -> bool:
         """Whether some object of this very process holds the lock."""
         try:
-            return path.read_text() == f"{os.getpid()} {_THIS_PROCESS}\n"
+            status = path.stat()
         except FileNotFoundError:
             return False
+        return _held.get((status.st_dev, status.st_ino)) == os.getpid()
 
 
 def _acquire(path: Path, agent_id: str, wait: float) -> int:
@@ -85,13 +92,15 @@ def _acquire(path: Path, agent_id: str, wait: float) -> int:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         except FileNotFoundError:
             raise AgentNotFoundError(f"there is no agent {agent_id!r} (any more)") from None
+        except OSError as error:
+            raise StoreError(f"agent {agent_id!r}: {path} cannot be opened ({error.strerror})") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file(fd, path):
                 return fd
             os.close(fd)  # the agent was removed or replaced while we waited: look again
         except BlockingIOError:
-            holder = read_all(fd, 64, 0).decode(errors="replace").partition(" ")[0]
+            holder = read_all(fd, 64, 0).decode(errors="replace").strip()
             os.close(fd)
             if time.monotonic() >= deadline:
                 raise AgentBusyError(
@@ -102,6 +111,11 @@ def _acquire(path: Path, agent_id: str, wait: float) -> int:
         except BaseException:
             os.close(fd)
             raise
+
+
+def _file_of(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _is_file(fd: int, path: Path) -> bool:

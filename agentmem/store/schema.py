@@ -20,6 +20,7 @@ from urllib.parse import quote
 from sqlite_utils import Database, Migrations
 
 from agentmem.errors import DamagedError, FormatVersionError, StoreError
+from agentmem.store.failures import of_sqlite
 from agentmem.store.origins import default_trust, role_of
 
 APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
@@ -193,6 +194,10 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
         if not read_only:
             migrations.apply(db)
             _check_full_text(db, agent_id)
+    except sqlite3.OperationalError as error:  # the disk, or somebody else; not what the file holds
+        if db is not None:
+            db.close()
+        raise of_sqlite(agent_id, error) from error
     except sqlite3.DatabaseError as error:
         if db is not None:
             db.close()

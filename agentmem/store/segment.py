@@ -74,7 +74,7 @@ class SegmentSet:
         self.folder = folder
         self.capacity = capacity
         self.spec = segment_spec(layout, capacity)
-        self._agent_id = agent_id
+        self.agent_id = agent_id
         self._load_pages = load_pages
         self._open: dict[int, Segment] = {}
         self._bytes_read_before = 0
@@ -94,8 +94,8 @@ class SegmentSet:
         segment = self._open.get(number)
         if segment is None:
             if self._closed:
-                raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
-            file = TensorFile(self.path(number), self.spec, self._agent_id)
+                raise ClosedError(f"agent {self.agent_id!r} was closed; open it again")
+            file = TensorFile(self.path(number), self.spec, self.agent_id)
             segment = self._open[number] = Segment(file, self._load_pages(number))
         return segment
 
@@ -109,7 +109,7 @@ class SegmentSet:
 
     def writer(self, number: int) -> TensorWriter:
         """A writer for a segment's slots. Raises DamagedError, OSError."""
-        return TensorWriter(self.path(number), self.spec, self._agent_id)
+        return TensorWriter(self.path(number), self.spec, self.agent_id)
 
     def shared(self, number: int) -> bool:
         """Whether another agent's folder links the same file, so that it must not be altered."""

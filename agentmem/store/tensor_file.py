@@ -130,9 +130,12 @@ class TensorFile:
         flaw = flaw_of(path, spec)
         if flaw is not None:
             raise self.damaged(*flaw)
-        with opened(path, os.O_RDONLY) as fd:
-            # the map keeps its own descriptor; prot without PROT_WRITE: no stray store reaches a file
-            self._map = mmap.mmap(fd, spec.size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        try:
+            with opened(path, os.O_RDONLY) as fd:
+                # the map keeps its own descriptor; prot without PROT_WRITE: no stray store reaches a file
+                self._map = mmap.mmap(fd, spec.size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        except OSError as error:
+            raise self.damaged("the whole file", f"it cannot be opened ({error.strerror})") from error
         self._view = memoryview(self._map)
         self._rows = [self._row_array(tensor) for tensor in range(len(spec.names))]
 
@@ -207,7 +210,13 @@ class TensorWriter:
         flaw = flaw_of(path, spec)
         if flaw is not None:  # writing past the end of a truncated file would hide the damage
             raise DamagedError(agent_id, f"{path.parent.name}/{path.name}", *flaw)
-        self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            detail = f"it cannot be opened ({error.strerror})"
+            raise DamagedError(
+                agent_id, f"{path.parent.name}/{path.name}", "the whole file", detail
+            ) from error
 
     def write(self, tensor: int, slot: int, rows: RawArray) -> None:
         """Write ``rows`` (Hkv, T, D) at slots [slot, slot + T). Raises OSError."""

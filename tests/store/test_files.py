@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from agentmem.errors import ConfigError
+from agentmem.errors import ConfigError, StoreError
 from agentmem.memory.source import KVLayout
 from agentmem.store import DiskHome
 from agentmem.store.schema import APPLICATION_ID, migrations, open_database
@@ -310,9 +310,9 @@ def test_failed_creation_leaves_nothing(home: DiskHome, monkeypatch: pytest.Monk
 
     create(home).close()
     monkeypatch.setattr("agentmem.store.birth.sync_folder", failing)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match=r"bob.*No space"):
         create(home, "bob")
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match=r"bob.*No space"):
         home.fork("ada", "bob")
     monkeypatch.undo()
 
