@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
+from agentmem.store.upkeep import Reason, Upkeep
 
 Json = Any
 
@@ -62,6 +63,8 @@ class NewTurn:
     """Whose words these are; None: as :func:`agentmem.store.origins.role_of` has it."""
     trust: str | None = None
     """How far they are trusted: a label of the caller's; None: the name of the role."""
+    expires_at: str | None = None
+    """When retention may drop it, ISO 8601 with offset; None: never."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,11 @@ class Store(Protocol):
         ...
 
     @property
+    def upkeep(self) -> Upkeep:
+        """Pins, expiries, the audit of what was dropped, and rebuilding."""
+        ...
+
+    @property
     def head(self) -> Turn | None:
         """The current turn; None for an empty memory."""
         ...
@@ -190,6 +198,10 @@ class Store(Protocol):
 
         With a state id for ``at`` the branch that ends there. Raises StateNotFoundError, StateForgottenError.
         """
+        ...
+
+    def every_turn(self) -> list[Turn]:
+        """The turns of all branches, by number; forgotten ones too."""
         ...
 
     def turn(self, turn_id: int) -> Turn:
@@ -244,8 +256,11 @@ class Store(Protocol):
         """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
         ...
 
-    def forget(self, turn_ids: Sequence[int]) -> int:
-        """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead."""
+    def forget(self, turn_ids: Sequence[int], *, reason: Reason | None = None) -> int:
+        """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead.
+
+        With a reason the audit notes it.
+        """
         ...
 
     def collect(self, *, prune: bool = False) -> CollectReport:

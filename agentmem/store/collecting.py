@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from agentmem.store.base import CollectReport
@@ -17,22 +16,10 @@ from agentmem.store.branch import Branch
 from agentmem.store.extents import merged
 from agentmem.store.failures import typed
 from agentmem.store.files import allocated_bytes, folder_bytes, sync_folder
-from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS, page_range
+from agentmem.store.parts import StoreParts
 from agentmem.store.segment import SegmentSet
-from agentmem.store.slot_rows import SlotRange, SlotRows
-from agentmem.store.turn_rows import TurnRows
-
-
-@dataclass(frozen=True)
-class StoreParts:
-    """What collecting works on."""
-
-    folder: Path
-    index: Index
-    turns: TurnRows
-    slots: SlotRows
-    segments: SegmentSet
+from agentmem.store.slot_rows import SlotRange
 
 
 def remove_orphans(folder: Path, segments: SegmentSet, known: Iterable[int]) -> tuple[int, int]:
@@ -69,8 +56,12 @@ def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectRepo
         with parts.index.transaction():
             parts.slots.remove_extents(gone)
             parts.turns.remove(gone)
-            _trim(parts, sorted({range_.segment for range_ in freed}))
+            trim(parts, sorted({range_.segment for range_ in freed}))
         parts.index.compact()
+    empty = [number for number in parts.slots.segments() if not parts.slots.used(number)]
+    if empty:
+        with parts.index.transaction():
+            trim(parts, empty)
     for segment, pages in _unread_pages(parts).items():
         parts.segments.free_pages(segment, pages)
     files, _ = remove_orphans(parts.folder, parts.segments, parts.slots.segments())
@@ -79,7 +70,7 @@ def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectRepo
     return CollectReport(len(gone), tokens, files, max(0, before - folder_bytes(parts.folder)))
 
 
-def _trim(parts: StoreParts, segments: list[int]) -> None:
+def trim(parts: StoreParts, segments: list[int]) -> None:
     """Drop the rows of segments and pages that hold nothing now."""
     in_use = _slots_in_use(parts.slots.all_ranges())
     for segment in segments:

@@ -9,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentmem.errors import InputError, StoreError
+from agentmem.errors import InputError
 from agentmem.memory.source import DigestLog
 from agentmem.store.access import Access
 from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Origin, Turn, VerifyReport
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.checking import verify
-from agentmem.store.collecting import StoreParts, collect, remove_orphans
+from agentmem.store.collecting import collect, remove_orphans
 from agentmem.store.digest_log import DiskDigestLog
-from agentmem.store.extents import Tail
-from agentmem.store.forgetting import scrub, scrubbed_sums
+from agentmem.store.disk_upkeep import DiskUpkeep
+from agentmem.store.forgetting import Eraser
 from agentmem.store.index import Index
 from agentmem.store.lock import WriterLock
 from agentmem.store.log import DiskTokenLog
+from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.schema import open_database
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
 from agentmem.store.turn_rows import TurnRows
+from agentmem.store.upkeep import Reason
+from agentmem.store.upkeep_rows import UpkeepRows
 from agentmem.store.volatile_digests import VolatileDigestLog
 
 
@@ -56,29 +59,33 @@ class DiskStore:
             tokens, blocks = self._index.file_sizes()
             layout = self._identity.layout
             self._segments = SegmentSet(folder / "kv", layout, tokens, agent_id, self._slots.pages)
-            self._state_rows = RuleStateRows(self._index)
-            self._states = BranchRuleStates(self._state_rows, lambda: self._branch)
+            state_rows = RuleStateRows(self._index)
+            self._states = BranchRuleStates(state_rows, lambda: self._at.branch)
             self._disk_digests = DiskDigestLog(
                 folder / "digests", layout, blocks, agent_id, self._slots.digests(), self._states
             )
+            self._parts = StoreParts(
+                folder,
+                agent_id,
+                self._index,
+                self._turns,
+                self._slots,
+                self._segments,
+                state_rows,
+                self._states,
+                self._disk_digests,
+                UpkeepRows(self._index),
+            )
+            self._eraser = Eraser(self._parts)
             if lock is not None:
                 self._clear_leftovers()
-            head = self._index.head()
-            self._branch = self._turns.branch(head)
-            self._head = None if head is None else self._turns.get(head)
-            self._log = DiskTokenLog(
-                layout,
-                self._segments,
-                self._slots.mapped(self._branch),
-                self._free_tail(),
-                self._branch.dead(),
-            )
+            self._at = Standing(self._parts, layout)
+            self._upkeep = DiskUpkeep(self._parts, self._at, self._access, self._eraser)
         except BaseException:
             db.close()
             raise
         # without the right to write, digests that are missing are made in memory
         self._digests: DigestLog = self._disk_digests
-        self._left: tuple[Branch, Turn | None] | None = None  # where an open turn came from, if elsewhere
         if lock is None:
             self._digests = VolatileDigestLog(layout, self._disk_digests)
 
@@ -95,7 +102,7 @@ class DiskStore:
     @property
     def log(self) -> DiskTokenLog:
         """Raw K/V of the current branch."""
-        return self._log
+        return self._at.log
 
     @property
     def digests(self) -> DigestLog:
@@ -105,7 +112,12 @@ class DiskStore:
     @property
     def head(self) -> Turn | None:
         """The current turn; None for an empty memory."""
-        return self._head
+        return self._at.head
+
+    @property
+    def upkeep(self) -> DiskUpkeep:
+        """Pins, expiries, the audit, and rebuilding."""
+        return self._upkeep
 
     @property
     def bytes_read(self) -> int:
@@ -115,12 +127,16 @@ class DiskStore:
     @property
     def turn_count(self) -> int:
         """How many turns there are from the root to the head; reads none of them."""
-        return len(self._branch)
+        return len(self._at.branch)
 
     def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
         """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
-        last = self._head if at == HEAD else self._state(at)
+        last = self._at.head if at == HEAD else self._state(at)
         return self._turns.newest(_id_of(last), limit)
+
+    def every_turn(self) -> list[Turn]:
+        """The turns of all branches, by number; forgotten ones too."""
+        return self._turns.every()
 
     def turn(self, turn_id: int) -> Turn:
         """One turn of any branch. Raises StateNotFoundError."""
@@ -129,35 +145,35 @@ class DiskStore:
     def turn_at(self, position: int) -> Turn:
         """The turn of the current branch that holds token ``position``. Raises InputError."""
         self._access.require_open()
-        turn_id = self._branch.holding(position)
+        turn_id = self._at.branch.holding(position)
         if turn_id is None:
-            raise InputError(f"token {position} is not in the history, which holds {self._branch.length}")
+            raise InputError(f"token {position} is not in the history, which holds {self._at.branch.length}")
         return self._turns.get(turn_id)
 
     def find_state(self, state_id: str) -> Turn:
         """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
-        return self._turns.find_state(state_id, self._branch)
+        return self._turns.find_state(self._parts.upkeep.now(state_id), self._at.branch)
 
     def observed_parts(self, source: str) -> list[Turn]:
         """Turns of the current branch with this source and a part number, in order."""
-        return self._turns.observed_parts(source, self._branch)
+        return self._turns.observed_parts(source, self._at.branch)
 
     def origins(self) -> list[Origin]:
         """Where the words of the current branch's turns came from; forgotten ones are left out."""
-        return self._turns.origins(self._branch)
+        return self._turns.origins(self._at.branch)
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
         self._access.require_open()
-        if not 0 <= start <= stop <= self._branch.length:
+        if not 0 <= start <= stop <= self._at.branch.length:
             raise InputError(
-                f"tokens {start} to {stop} are not in the history, which holds {self._branch.length}"
+                f"tokens {start} to {stop} are not in the history, which holds {self._at.branch.length}"
             )
-        return self._turns.token_ids(start, stop, self._branch)
+        return self._turns.token_ids(start, stop, self._at.branch)
 
     def search(self, query: str, *, limit: int = 20) -> list[Turn]:
         """Turns of the current branch whose text holds all the words, newest first."""
-        return self._turns.search(query, self._branch, limit)
+        return self._turns.search(query, self._at.branch, limit)
 
     def begin(self, after: str | None = HEAD) -> None:
         """Open a turn that goes on from ``after``; the head itself moves with the commit alone.
@@ -165,10 +181,10 @@ class DiskStore:
         Raises ReadOnlyError, StaleWriterError, ClosedError, StateNotFoundError, StateForgottenError.
         """
         self._access.require_writer("begin a turn")
-        target = self._head if after == HEAD else self._state(after)
-        if _id_of(target) == self._head_id:
+        target = self._at.head if after == HEAD else self._state(after)
+        if _id_of(target) == self._at.head_id:
             self._disk_digests.begin()
-            self._log.begin()
+            self._at.log.begin()
         else:
             self._begin_elsewhere(target)
         self._access.turn_open = True
@@ -181,46 +197,39 @@ class DiskStore:
             StoreError: the disk failed; the turn is not committed.
         """
         self._access.require_turn()
-        added = self._log.length - self._log.committed
+        added = self._at.log.length - self._at.log.committed
         if len(turn.token_ids) != added:
             raise InputError(f"the turn added {added} tokens to the log, but has {len(turn.token_ids)} ids")
-        try:
-            self._log.sync()
-        except OSError as error:
-            # after a failed sync the kernel may call the pages clean although they never arrived
-            self._index.refuse(f"K/V could not be synced ({error.strerror})")
-            raise StoreError(
-                f"agent {self._agent_id!r}: K/V could not be synced ({error.strerror}); the turn is not "
-                "committed. Close the agent, look after the disk, and open it again."
-            ) from error
-        extents, pages = self._log.new_extents(), self._log.new_pages()
+        self._at.sync()
+        extents, pages = self._at.log.new_extents(), self._at.log.new_pages()
         digests = self._disk_digests
         changed = digests.changed_sums()
         with self._index.transaction():
-            committed = self._turns.insert(turn, self._head, (digests.kind, digests.count))
+            committed = self._turns.insert(turn, self._at.head, (digests.kind, digests.count))
             self._slots.add_extents(committed.id, extents)
             self._slots.set_pages(pages)
             self._slots.set_digests(digests.kind, digests.count, digests.first_changed, changed)
             self._states.store(committed.id)
+            if turn.expires_at is not None:
+                self._parts.upkeep.set_expiry(committed.id, turn.expires_at)
             self._index.set_head(committed.id)
         self._states.drop()
-        self._log.settle(pages)
+        self._at.log.settle(pages)
         digests.settle()
-        self._branch.append(BranchTurn(committed.id, committed.start, committed.stop))
-        self._head = committed
-        self._left = None
+        self._at.branch.append(BranchTurn(committed.id, committed.start, committed.stop))
+        self._at.head = committed
+        self._at.left = None
         self._access.turn_open = False
         return committed
 
     def abort(self) -> None:
         """Drop the open turn, if any: head, log and digests are as they were before it."""
         if self._access.turn_open:
-            self._log.abort()
+            self._at.log.abort()
             self._states.drop()
             self._disk_digests.abort()
-            if self._left is not None:
-                self._branch, self._head = self._left
-                self._left = None
+            self._at.step_back()
+            self._upkeep.drop_rebuild()
             self._access.turn_open = False
 
     def rewind(self, state_id: str | None) -> None:
@@ -231,11 +240,11 @@ class DiskStore:
         self._drop_digests(branch)
         with self._index.transaction():
             self._index.set_head(_id_of(target))
-            self._store_digests()
+            self._parts.store_digests()
         self._disk_digests.settle()
-        self._stand_on(branch, target)
+        self._at.move(branch, target)
 
-    def forget(self, turn_ids: Sequence[int]) -> int:
+    def forget(self, turn_ids: Sequence[int], *, reason: Reason | None = None) -> int:
         """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead.
 
         Turns that were forgotten before are passed over.
@@ -247,36 +256,15 @@ class DiskStore:
                 opening does it.
         """
         self._access.require_writer("forget")
-        turns = [turn for turn in map(self._turns.get, dict.fromkeys(turn_ids)) if not turn.forgotten]
-        if not turns:
-            return 0
-        ids = [turn.id for turn in turns]
-        ranges = self._slots.ranges(ids)
-        pages = scrubbed_sums(self._segments, ranges)
-        for turn_id in ids:
-            if turn_id in self._branch:
-                self._disk_digests.truncate(self._digests_kept(self._branch.parent_of(turn_id)))
-        with self._index.transaction():
-            self._turns.forget(ids)
-            self._state_rows.wipe([(turn.id, turn.start, turn.stop) for turn in turns], self._turns.branch)
-            self._slots.set_pages(pages)
-            self._slots.add_scrubs(ranges)
-            self._store_digests()
-        self._disk_digests.settle()
-        try:
-            self._finish_scrubs()
-        finally:  # it is forgotten from here on, even if the disk fails before the bytes are overwritten
-            self._stand_on(self._turns.branch(self._head_id), self._head and self._turns.get(self._head.id))
-        return sum(turn.stop - turn.start for turn in turns)
+        return self._eraser.forget(turn_ids, self._at, reason)
 
     def collect(self, *, prune: bool = False) -> CollectReport:
         """Free slots no turn reaches; with ``prune`` drop the branches the head does not stand on first."""
         self._access.require_writer("collect")
-        parts = StoreParts(self._folder, self._index, self._turns, self._slots, self._segments)
         try:
-            return collect(parts, self._branch, prune=prune)
+            return collect(self._parts, self._at.branch, prune=prune)
         finally:  # what was pruned is gone, even if the disk fails after it
-            self._stand_on(self._branch, self._head)
+            self._at.move(self._at.branch, self._at.head)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
@@ -320,79 +308,42 @@ class DiskStore:
         """Release the agent; the open turn is dropped. Closing twice is fine."""
         if self._access.closed:
             return
+        parked = self._access.parked
         self._access.close()
         if not self._access.elsewhere:
             self.abort()
+            if not parked:
+                self._eraser.finish_late()
             self._index.close()  # in a forked child the connection is the parent's to close
         self._segments.close()
         self._disk_digests.close()
         self._access.release()
 
-    @property
-    def _head_id(self) -> int | None:
-        return _id_of(self._head)
-
     def _state(self, state_id: str | None) -> Turn | None:
         """The turn of a state; None for the state before the first turn."""
         return None if state_id is None else self.find_state(state_id)
-
-    def _free_tail(self) -> Tail:
-        """Where new tokens go: never into a file that somebody else links."""
-        tail = self._slots.tail()
-        if tail.slot and self._segments.shared(tail.segment):
-            return Tail(tail.segment + 1, 0)
-        return tail
-
-    def _stand_on(self, branch: Branch, head: Turn | None) -> None:
-        self._branch = branch
-        self._head = head
-        self._log.move(self._slots.mapped(branch), self._free_tail(), branch.dead())
-
-    def _digests_kept(self, turn_id: int | None) -> int:
-        """Digests that cover only tokens up to a turn of the current branch."""
-        kind, count = self._turns.digest_mark(turn_id)
-        return count if kind == self._disk_digests.kind else 0
 
     def _begin_elsewhere(self, target: Turn | None) -> None:
         branch = self._turns.branch(_id_of(target))
         mapped = self._slots.mapped(branch)
         if self._drop_digests(branch):
             with self._index.transaction():  # the turn overwrites them, and may still be dropped
-                self._store_digests()
+                self._parts.store_digests()
             self._disk_digests.settle()
         self._disk_digests.begin()
-        self._log.begin(mapped, branch.dead())
-        self._left = (self._branch, self._head)
-        self._branch, self._head = branch, target
+        self._at.log.begin(mapped, branch.dead())
+        self._at.step_aside(branch, target)
 
     def _drop_digests(self, branch: Branch) -> bool:
         """Drop the digests that another branch does not share; whether there were any."""
         before = self._disk_digests.count
-        self._disk_digests.truncate(self._digests_kept(branch.last_shared(self._branch)))
+        self._disk_digests.truncate(self._parts.digests_kept(branch.last_shared(self._at.branch)))
         return self._disk_digests.count < before
-
-    def _store_digests(self) -> None:
-        digests = self._disk_digests
-        self._slots.set_digests(digests.kind, digests.count, digests.first_changed, digests.changed_sums())
 
     def _clear_leftovers(self) -> None:
         """Finish what a killed writer began, and remove files it never committed."""
         remove_orphans(self._folder, self._segments, self._slots.segments())
-        if self._slots.scrubs():
-            self._finish_scrubs()
-
-    def _finish_scrubs(self) -> None:
-        try:
-            scrub(self._segments, self._slots, self._slots.scrubs())
-            self._disk_digests.erase_beyond()
-        except OSError as error:
-            raise StoreError(
-                f"agent {self._agent_id!r}: forgotten K/V could not be overwritten yet ({error.strerror}). "
-                "Look after the disk; the next opening finishes it."
-            ) from error
-        with self._index.transaction():
-            self._slots.clear_scrubs()
-        self._index.compact()
+        self._eraser.finish_begun()
 
 
 def _id_of(turn: Turn | None) -> int | None:

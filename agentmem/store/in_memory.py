@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from agentmem.errors import AgentExistsError, AgentNotFoundError
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
-from agentmem.store.in_memory_store import InMemoryStore, json_text
-from agentmem.store.kept_agent import KeptAgent
+from agentmem.store.in_memory_store import InMemoryStore
+from agentmem.store.kept_agent import KeptAgent, json_text
 from agentmem.store.names import checked_id
 
 
@@ -72,6 +72,9 @@ class InMemoryHome:
             kept={turn_id: replace(kept) for turn_id, kept in source.kept.items()},
             notes=dict(source.notes),
             digests=list(source.digests),
+            marks=dict(source.marks),
+            audit=list(source.audit),
+            moved=dict(source.moved),
             locked=False,
         )
 

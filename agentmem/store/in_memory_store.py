@@ -32,10 +32,11 @@ from agentmem.store.base import (
 )
 from agentmem.store.extents import merged
 from agentmem.store.in_memory_log import InMemoryTokenLog
-from agentmem.store.kept_agent import KeptAgent, KeptTurn
+from agentmem.store.in_memory_upkeep import Grip, InMemoryUpkeep
+from agentmem.store.kept_agent import KeptAgent, KeptTurn, json_text, turn_of
 from agentmem.store.kept_states import PathRuleStates, wipe_states
-from agentmem.store.origins import default_trust, role_of
 from agentmem.store.search import holds_all, words_of
+from agentmem.store.upkeep import Reason, TurnMarks
 from agentmem.store.volatile_digests import VolatileDigestLog
 
 
@@ -54,6 +55,15 @@ class InMemoryStore:
         self._digests = VolatileDigestLog(agent.identity.layout, states=self._states)
         self._marked_digests: tuple[str | None, list[Tensor]] = (None, [])
         self._path: list[KeptTurn] = []
+        grip = Grip(
+            self._require_open,
+            self._require_writer,
+            lambda: self._path,
+            self._stand,
+            self._keep_digests_up_to,
+            self._set_open,
+        )
+        self._upkeep = InMemoryUpkeep(agent, self._log, self._digests, self._states, grip)
         self._restore_digests(agent.digest_kind, agent.digests)
         self._stand_on(agent.head)
 
@@ -83,6 +93,11 @@ class InMemoryStore:
         return self._path[-1].turn if self._path else None
 
     @property
+    def upkeep(self) -> InMemoryUpkeep:
+        """Pins, expiries, the audit, and rebuilding."""
+        return self._upkeep
+
+    @property
     def bytes_read(self) -> int:
         """Always 0: there are no files."""
         return 0
@@ -98,6 +113,11 @@ class InMemoryStore:
         path = self._path if at == HEAD else self._agent.path(self._state(at))
         turns = [kept.turn for kept in path]
         return turns if limit is None else turns[max(0, len(turns) - limit) :]
+
+    def every_turn(self) -> list[Turn]:
+        """The turns of all branches, by number; forgotten ones too."""
+        self._require_open()
+        return [self._agent.kept[number].turn for number in sorted(self._agent.kept)]
 
     def turn(self, turn_id: int) -> Turn:
         """One turn of any branch. Raises StateNotFoundError."""
@@ -117,7 +137,10 @@ class InMemoryStore:
     def find_state(self, state_id: str) -> Turn:
         """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
         self._require_open()
-        found = [kept.turn for kept in self._agent.kept.values() if kept.turn.state_id == state_id]
+        now = self._agent.moved.get(state_id, state_id)
+        if now is None:
+            raise StateForgottenError(f"state {state_id!r} was forgotten and cannot be returned to")
+        found = [kept.turn for kept in self._agent.kept.values() if kept.turn.state_id == now]
         living = [turn for turn in found if not turn.forgotten]
         if not found:
             raise StateNotFoundError(f"there is no state {state_id!r}; see checkpoint() and the history")
@@ -172,7 +195,7 @@ class InMemoryStore:
         added = self._log.length - self._log.committed
         if len(turn.token_ids) != added:
             raise InputError(f"the turn added {added} tokens to the log, but has {len(turn.token_ids)} ids")
-        new = _turn(self._agent.next_id, self.head, turn)
+        new = turn_of(self._agent.next_id, self.head, turn)
         keys, values = self._log.settle()
         self._agent.kept[new.id] = KeptTurn(
             new,
@@ -184,6 +207,8 @@ class InMemoryStore:
             self._states.kept,
         )
         self._states.kept = None
+        if turn.expires_at is not None:
+            self._agent.marks[new.id] = TurnMarks(turn.expires_at)
         self._agent.next_id += 1
         self._agent.head = new.id
         self._keep_digests()
@@ -196,6 +221,7 @@ class InMemoryStore:
         if self._turn_open:
             self._log.abort()
             self._states.kept = None
+            self._upkeep.drop_rebuild()
             self._restore_digests(*self._marked_digests)
             self._stand_on(self._agent.head)
             self._turn_open = False
@@ -208,7 +234,7 @@ class InMemoryStore:
         self._agent.head = target
         self._stand_on(target)
 
-    def forget(self, turn_ids: Sequence[int]) -> int:
+    def forget(self, turn_ids: Sequence[int], *, reason: Reason | None = None) -> int:
         """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead."""
         self._require_writer("forget")
         ids = [turn_id for turn_id in dict.fromkeys(turn_ids) if not self.turn(turn_id).forgotten]
@@ -234,6 +260,8 @@ class InMemoryStore:
             kept.state = None
             wipe_states(self._agent, kept.turn)
             dropped += len(kept.ids)
+        if ids:
+            self._upkeep.note_dropped(reason, ids, dropped)
         self._stand_on(self._agent.head)
         return dropped
 
@@ -295,7 +323,15 @@ class InMemoryStore:
             self._parked = False
 
     def _stand_on(self, head: int | None) -> None:
-        self._path = self._agent.path(head)
+        self._stand(self._agent.path(head))
+
+    def _set_open(self, turn_open: bool) -> None:  # noqa: FBT001
+        self._turn_open = turn_open
+        if turn_open:
+            self._marked_digests = (self._digests.kind, self._digest_tensors())
+
+    def _stand(self, path: list[KeptTurn]) -> None:
+        self._path = path
         dead = merged((kept.turn.start, kept.turn.stop) for kept in self._path if kept.turn.forgotten)
         self._log.load([(kept.keys, kept.values) for kept in self._path], dead)
 
@@ -339,33 +375,3 @@ class InMemoryStore:
             raise ReadOnlyError(f"agent {self.identity.agent_id!r} was opened read-only: cannot {verb}")
         if self._turn_open:
             raise StoreError(f"cannot {verb} while a turn is open; commit or abort it")
-
-
-def json_text(value: Json) -> str:
-    """A value as JSON text. Raises InputError when it is not plain JSON."""
-    try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"cannot be stored as JSON: {error}") from error
-
-
-def _turn(turn_id: int, parent: Turn | None, turn: NewTurn) -> Turn:
-    start = 0 if parent is None else parent.stop
-    role = turn.role or role_of(turn.messages)
-    return Turn(
-        id=turn_id,
-        parent=None if parent is None else parent.id,
-        start=start,
-        stop=start + len(turn.token_ids),
-        state_id=turn.state_id,
-        kind=turn.kind,
-        messages=json.loads(json_text(list(turn.messages))),
-        pending=json.loads(json_text(turn.pending)),
-        created_at=turn.created_at,
-        source=turn.source,
-        part=turn.part,
-        settings=json.loads(json_text(dict(turn.settings))),
-        receipt=json.loads(json_text(dict(turn.receipt))),
-        role=role,
-        trust=turn.trust or default_trust(role),
-    )

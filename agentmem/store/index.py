@@ -27,6 +27,8 @@ from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Json
 from agentmem.store.failures import of_sqlite
 
+_READER_MILLISECONDS = 200
+"""How long a reader may keep the log from being emptied before that is left for later."""
 _DTYPES = {str(dtype): dtype for dtype in (torch.bfloat16, torch.float16, torch.float32)}
 
 
@@ -151,10 +153,19 @@ class Index:
         rows = self.execute("SELECT value FROM notes WHERE key = ?", (key,))
         return json.loads(rows[0][0]) if rows else None
 
-    def compact(self) -> None:
-        """Rewrite the file without free pages and empty the write-ahead log, so that no deleted text stays."""
+    def compact(self) -> bool:
+        """Rewrite the file without free pages and empty the write-ahead log, so that no deleted text stays.
+
+        False when a reader stands in a transaction: the log, and what it would replace, stay until a later call.
+        """
         self.execute("VACUUM")
-        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (patience,) = self.row("PRAGMA busy_timeout")
+        self.execute(f"PRAGMA busy_timeout = {_READER_MILLISECONDS}")
+        try:
+            blocked, *_ = self.row("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.execute(f"PRAGMA busy_timeout = {patience}")
+        return not blocked
 
     def close(self) -> None:
         """Close the connection; closing twice is fine."""

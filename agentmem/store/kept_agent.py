@@ -5,14 +5,17 @@ Knows no opening; those are :class:`agentmem.store.in_memory_store.InMemoryStore
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from agentmem.errors import AgentBusyError
+from agentmem.errors import AgentBusyError, InputError
 from agentmem.memory.source import RuleState
-from agentmem.store.base import AgentIdentity, Turn
+from agentmem.store.base import AgentIdentity, Json, NewTurn, Turn
+from agentmem.store.origins import default_trust, role_of
+from agentmem.store.upkeep import AuditRow, TurnMarks
 
 
 @dataclass
@@ -43,6 +46,10 @@ class KeptAgent:
     epoch: int = 0
     """How many writers have opened it; one that was passed over is out of date."""
     deleted: bool = False
+    marks: dict[int, TurnMarks] = field(default_factory=dict)
+    audit: list[AuditRow] = field(default_factory=list)
+    moved: dict[str, str | None] = field(default_factory=dict)
+    """Old state ids -> those of the rebuilt turns; None: forgotten."""
 
     def take(self, wait: float) -> None:
         """Take the right to write. Raises AgentBusyError."""
@@ -66,3 +73,34 @@ class KeptAgent:
             found.append(self.kept[head])
             head = self.kept[head].turn.parent
         return found[::-1]
+
+
+def json_text(value: Json) -> str:
+    """A value as JSON text. Raises InputError when it is not plain JSON."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"cannot be stored as JSON: {error}") from error
+
+
+def turn_of(turn_id: int, parent: Turn | None, turn: NewTurn) -> Turn:
+    """The record of a new turn. Raises InputError when a field is not plain JSON."""
+    start = 0 if parent is None else parent.stop
+    role = turn.role or role_of(turn.messages)
+    return Turn(
+        id=turn_id,
+        parent=None if parent is None else parent.id,
+        start=start,
+        stop=start + len(turn.token_ids),
+        state_id=turn.state_id,
+        kind=turn.kind,
+        messages=json.loads(json_text(list(turn.messages))),
+        pending=json.loads(json_text(turn.pending)),
+        created_at=turn.created_at,
+        source=turn.source,
+        part=turn.part,
+        settings=json.loads(json_text(dict(turn.settings))),
+        receipt=json.loads(json_text(dict(turn.receipt))),
+        role=role,
+        trust=turn.trust or default_trust(role),
+    )

@@ -47,6 +47,7 @@ class DiskTokenLog:
         self._dead = list(dead)
         self._open = False
         self._left: tuple[BranchMap, list[tuple[int, int]]] | None = None
+        self._begun: tuple[BranchMap, list[tuple[int, int]], Tail] | None = None
         self._writers: dict[int, TensorWriter] = {}
         self._folder_changed = False
         self._head_rows = [
@@ -151,9 +152,21 @@ class DiskTokenLog:
             self._committed = branch.length
         self._open = True
 
+    def stand(self, branch: BranchMap, dead: Iterable[tuple[int, int]] = ()) -> None:
+        """Keep what the open turn has appended so far, and go on after the tokens of another branch."""
+        if self._begun is None:
+            self._begun = (self._branch, self._dead, self._committed_tail)
+        self._branch, self._dead = branch, list(dead)
+        self._committed = branch.length
+        self._committed_tail = self._tail
+
     def abort(self) -> None:
         """Drop the open turn's tokens, whose slots are used again; stand where ``begin`` was called."""
         self.truncate(self._committed)
+        if self._begun is not None:
+            self._branch, self._dead, self._committed_tail = self._begun
+            self._committed = self._branch.length
+            self._tail = self._committed_tail
         if self._left is not None:
             self._branch, self._dead = self._left
             self._committed = self._branch.length
@@ -173,8 +186,12 @@ class DiskTokenLog:
 
     def new_pages(self) -> list[tuple[int, PageSums]]:
         """(segment, checksums) of every page the open turn wrote to. Raises DamagedError."""
+        return self.pages_of(self.new_extents())
+
+    def pages_of(self, extents: Iterable[Extent]) -> list[tuple[int, PageSums]]:
+        """(segment, checksums) of the pages of newly written extents, up to their ends. Raises DamagedError."""
         pages = []
-        for extent in self.new_extents():
+        for extent in extents:
             stop = extent.slot + extent.count
             table = self._segments.get(extent.segment).pages
             for page in page_range(extent.slot, stop):
@@ -199,7 +216,7 @@ class DiskTokenLog:
 
     def _end_turn(self) -> None:
         self._open = False
-        self._left = None
+        self._left = self._begun = None
         for writer in self._writers.values():
             writer.close()
         self._writers = {}

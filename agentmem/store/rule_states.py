@@ -6,7 +6,7 @@ block go in and come out. Turns of rules without state have no row and cost noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,10 @@ class RuleStateRows:
         rows = self._select("turn = ? AND kind = ?", (turn_id, kind))
         return self._state(rows[0]) if rows else None
 
-    def closed(self, branch: Branch, kind: str) -> list[tuple[int, Tensor]]:
-        """(first block, closed) of all turns of a branch that have a state of that kind, oldest first."""
+    def closed(self, branch: Branch, kind: str, but: Collection[int] = ()) -> list[tuple[int, Tensor]]:
+        """(first block, closed) of a branch's turns that have a state of that kind, oldest first, ``but`` left out."""
         rows = self._select("kind = ? AND blocks > 0 ORDER BY turn", (kind,))
-        states = [self._state(row) for row in rows if row[0] in branch]
+        states = [self._state(row) for row in rows if row[0] in branch and row[0] not in but]
         return [(state.first, state.closed) for state in states]
 
     def wipe(self, gone: Iterable[tuple[int, int, int]], branch_of: Callable[[int], Branch]) -> None:
@@ -95,19 +95,36 @@ class BranchRuleStates:
         self._rows = rows
         self._branch = branch
         self._kept: RuleState | None = None
+        self._staged: dict[int, RuleState | None] = {}
 
     def last(self, kind: str) -> RuleState | None:
         """What the newest committed turn left, if it is of that kind."""
         ids = self._branch().ids
+        if ids and ids[-1] in self._staged:
+            state = self._staged[ids[-1]]
+            return state if state is not None and state.kind == kind else None
         return self._rows.get(ids[-1], kind) if ids else None
 
     def closed(self, kind: str) -> Sequence[tuple[int, Tensor]]:
         """(first block, closed) of every committed turn that has them."""
-        return self._rows.closed(self._branch(), kind)
+        branch = self._branch()
+        stored = self._rows.closed(branch, kind, self._staged)
+        staged = [state for turn in branch.ids if (state := self._staged.get(turn)) is not None]
+        return stored + [(s.first, s.closed) for s in staged if s.kind == kind and len(s.closed)]
 
     def keep(self, state: RuleState) -> None:
         """What the open turn shall be committed with."""
         self._kept = state
+
+    def stage(self, turn_id: int) -> None:
+        """What was kept is a rebuilt turn's; until ``drop`` it stands for what is stored of that turn."""
+        self._staged[turn_id], self._kept = self._kept, None
+
+    def store_staged(self) -> None:
+        """Write all that was staged; within the transaction of the rebuild."""
+        for turn_id, state in self._staged.items():
+            if state is not None:
+                self._rows.put(turn_id, state)
 
     def store(self, turn_id: int) -> None:
         """Write what was kept; within the transaction of the turn."""
@@ -117,6 +134,7 @@ class BranchRuleStates:
     def drop(self) -> None:
         """The turn is over: forget what was kept."""
         self._kept = None
+        self._staged = {}
 
 
 class NoRuleStates:

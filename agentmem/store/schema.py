@@ -107,6 +107,27 @@ _TABLES = (
     "INSERT INTO state (id, epoch, next_segment, digest_count) VALUES (1, 0, 0, 0)",
 )
 
+_UPKEEP = (
+    """CREATE TABLE turn_marks (
+        turn INTEGER PRIMARY KEY REFERENCES turns (id),
+        expires_at TEXT,
+        pinned INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        what TEXT NOT NULL,
+        why TEXT NOT NULL,              -- never the text itself
+        at TEXT NOT NULL,
+        turns TEXT NOT NULL,            -- JSON: their numbers
+        tokens INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE moved_states (
+        old TEXT PRIMARY KEY,
+        new TEXT                        -- NULL: forgotten
+    ) STRICT""",
+    "CREATE TABLE chores (name TEXT PRIMARY KEY) STRICT",
+)
+
 
 @migrations()
 def m001_initial(db: Database) -> None:
@@ -133,6 +154,13 @@ def m002_rule_states(db: Database) -> None:
             sum BLOB NOT NULL               -- little-endian u64 over the numbers above
         ) STRICT"""
     )
+
+
+@migrations()
+def m004_upkeep(db: Database) -> None:
+    """Pins and expiries, what was dropped and why, where rebuilt states went, and what is still to be done."""
+    for statement in _UPKEEP:
+        db.execute(statement)
 
 
 @migrations()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agentmem.errors import ClosedError
 from agentmem.memory.source import KVLayout
-from agentmem.store.files import opened, punch, sync_file
+from agentmem.store.files import opened, punch, sync_file, sync_folder
 from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
 from agentmem.store.tensor_file import (
     RawArray,
@@ -127,6 +127,7 @@ class SegmentSet:
         with opened(copy, os.O_RDWR) as fd:
             sync_file(fd)
         os.replace(copy, path)
+        sync_folder(self.folder)
         self.drop(number)
 
     def free_pages(self, number: int, pages: Iterable[tuple[int, int]]) -> None:

@@ -78,7 +78,10 @@ class SlotRows:
         """Where the next token goes: behind the newest segment's last slot, or into a new segment."""
         (number,) = self._index.row("SELECT next_segment FROM state")
         if number - 1 in self.segments():
-            return Tail(number - 1, self.used(number - 1))
+            listed = [range_.stop for range_ in self.scrubs() if range_.segment == number - 1]
+            return Tail(
+                number - 1, max([self.used(number - 1), *listed])
+            )  # never where zeros are still to go
         return Tail(number, 0)
 
     def pages(self, segment: int) -> list[PageSums]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentmem.errors import ConfigError, DamagedError
-from agentmem.store.files import opened, read_all, write_all
+from agentmem.store.files import opened, punch, read_all, write_all
 
 RawArray = NDArray[Any]
 """An integer array of a float's width: the bytes of a tensor, whatever its float type."""
@@ -231,6 +231,19 @@ class TensorWriter:
             for head in range(heads):
                 for start, stop in slots:
                     write_all(self.fd, bytes((stop - start) * row), self.spec.offset(tensor, head, start))
+
+    def free(self, slots: Sequence[tuple[int, int]]) -> None:
+        """Give slot ranges [start, stop) of every tensor back to the file system; they read as zeros. Raises OSError.
+
+        Where it takes nothing back, they are overwritten with zeros unless they are zeros already.
+        """
+        for tensor, (heads, dim) in enumerate(self.spec.shapes):
+            row = dim * self.spec.dtype.itemsize
+            for head in range(heads):
+                for start, stop in slots:
+                    offset, size = self.spec.offset(tensor, head, start), (stop - start) * row
+                    if not punch(self.fd, offset, size) and any(read_all(self.fd, size, offset)):
+                        write_all(self.fd, bytes(size), offset)
 
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""

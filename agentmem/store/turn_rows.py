@@ -94,6 +94,16 @@ class TurnRows:
             raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
         return _turn(rows[0])
 
+    def every(self) -> list[Turn]:
+        """The turns of all branches, by number."""
+        rows = self._index.execute(f"SELECT {self._columns} FROM turns t ORDER BY t.id")  # noqa: S608
+        return [_turn(row) for row in rows]
+
+    def ids_of(self, turn_id: int) -> list[int]:
+        """Token ids of one turn; those of a forgotten one are ``DEAD_TOKEN``. Raises StateNotFoundError."""
+        turn = self.get(turn_id)
+        return self.token_ids(turn.start, turn.stop, self.branch(turn_id))
+
     def branch(self, head: int | None) -> Branch:
         """The turns from the root to a head."""
         rows = self._index.execute(
@@ -206,11 +216,33 @@ class TurnRows:
             self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
         self._unindex(turn_ids)
 
+    def rewrite(self, turn: Turn, ids: Sequence[int], digests: tuple[str | None, int]) -> None:
+        """A turn after a rebuild: its place, state, settings and ids are new; its words and its number stay."""
+        depth = 0 if turn.parent is None else self._depth(turn.parent)
+        self._index.execute(
+            "UPDATE turns SET parent = ?, start = ?, stop = ?, depth = ? + 1, state_id = ?, settings = ?, "
+            "receipt = ?, digest_kind = ?, digest_count = ? WHERE id = ?",
+            (
+                turn.parent,
+                turn.start,
+                turn.stop,
+                depth,
+                turn.state_id,
+                encode_json(dict(turn.settings)),
+                encode_json(dict(turn.receipt)),
+                *digests,
+                turn.id,
+            ),
+        )
+        self._index.execute("UPDATE tokens SET ids = ? WHERE turn = ?", (_encoded_ids(ids), turn.id))
+        self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn.id,))
+
     def remove(self, turn_ids: Sequence[int]) -> None:
         """Take turns out of the tree altogether; none of them may have a child that stays."""
         for turn_id in sorted(turn_ids, reverse=True):  # a child's id is always the higher one
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM turn_marks WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
         self._unindex(turn_ids)
 

@@ -209,7 +209,7 @@ def test_kill_between_turns(home: DiskHome) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        "disk.scrub",
+        "forgetting.scrub",
         "tensor_file.TensorWriter.write_zeros",
         "segment.SegmentSet.drop",
         "index.Index.compact",
