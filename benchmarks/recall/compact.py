@@ -35,7 +35,7 @@ def to_line(cell: Cell) -> str:
         COMPACT: VERSION,
         "key": asdict(cell.key),
         "status": cell.status,
-        "reason": cell.reason,
+        **({"reason": cell.reason} if cell.reason else {}),
         "reading": None if cell.reading is None else asdict(cell.reading),
         "answers": {name: _column([_value(answer, name) for answer in cell.answers]) for name in _KEPT},
         "n": len(cell.answers),
@@ -58,7 +58,7 @@ def from_line(line: str) -> Cell:
     return Cell(
         key=CellKey(**row["key"]),
         status=row["status"],
-        reason=row["reason"],
+        reason=row.get("reason", ""),
         reading=None if row["reading"] is None else Reading(**row["reading"]),
         answers=answers,
         extra=extra,
@@ -97,10 +97,10 @@ def _evidence(cell: Cell) -> dict[str, Any]:
     evidence, held = evidence_of(cell), held_in(cell)
     rows = evidence.get("questions", ())
     names = [row["question"] for row in rows]
+    as_asked = names == [answer.question for answer in cell.answers]
     return {
-        "questions": None if names == [answer.question for answer in cell.answers] else _column(names),
+        **({} if as_asked else {"questions": _column(names)}),
         "chosen": _column([row["chosen"] for row in rows]),
-        "n": len(rows),
         "coverage": {
             rule: [_scaled(row["rules"][rule]["heads"]["coverage"], DIGITS) for row in rows] for rule in RULES
         },
@@ -119,15 +119,15 @@ def _layers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for rule in RULES:
         parts = [[row["rules"][rule]["coverage"] for row in rows if row["layer"] == one] for one in layers]
         means[rule] = [_scaled(math.fsum(part) / len(part), LAYER_DIGITS) for part in parts]
-    return {"layer": _column(layers), "n": len(layers), **means}
+    return {"layer": _column(layers), **means}
 
 
 def _whole_evidence(row: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
     """As the measurement writes it, without what was left out."""
-    n, one, layers, held = row["n"], 10**DIGITS, row["layers"], row["held"]
-    asked = [answer.question for answer in answers]
-    names = asked if row["questions"] is None else _values(row["questions"], n)
-    coverage, chosen = row["coverage"], _values(row["chosen"], n)
+    one, layers, held, coverage = 10**DIGITS, row["layers"], row["held"], row["coverage"]
+    n = len(coverage["chosen"])
+    chosen, asked = _values(row["chosen"], n), [answer.question for answer in answers]
+    names = _values(row["questions"], n) if "questions" in row else asked
     return {
         "questions": [
             {
@@ -143,7 +143,7 @@ def _whole_evidence(row: Mapping[str, Any], answers: Sequence[Answer]) -> dict[s
                 "head": None,
                 "rules": {rule: {"coverage": layers[rule][place] / 10**LAYER_DIGITS} for rule in RULES},
             }
-            for place, layer in enumerate(_values(layers["layer"], layers["n"]))
+            for place, layer in enumerate(_values(layers["layer"], len(layers["chosen"])))
         ],
         HELD: {
             "questions": held["questions"],
@@ -166,13 +166,15 @@ def _column(values: Sequence[Any]) -> Any:
         return _texts(values)
     if list(values) == list(range(len(values))):
         return {"from": 0}
+    if all(value in range(10) for value in values):
+        return {"digits": "".join(str(int(value)) for value in values)}
     return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
 
 
 def _texts(values: Sequence[str]) -> dict[str, Any]:
     different = list(dict.fromkeys(values))
     if len(different) < len(values) / 2:
-        return {"names": different, "of": [different.index(value) for value in values]}
+        return {"names": different, "of": _column([different.index(value) for value in values])}
     start = _common_start(values)
     ends = [value[len(start) :] for value in values]
     counted = ends == [str(place) for place in range(len(ends))]
@@ -180,7 +182,9 @@ def _texts(values: Sequence[str]) -> dict[str, Any]:
 
 
 def _values(column: Any, n: int) -> list[Any]:
-    """The n values of a column: a list; one for ``all``; ``names`` and which ``of`` them; all with one ``start``."""
+    """The n values of a column: a list; one for ``all``; counted ``from`` 0; ``names`` and which ``of`` them; single
+    ``digits``; ``ends`` behind one ``start``, the numbers from 0 where there are none.
+    """
     if isinstance(column, list):
         return column
     if "all" in column:
@@ -188,7 +192,9 @@ def _values(column: Any, n: int) -> list[Any]:
     if "from" in column:
         return list(range(n))
     if "names" in column:
-        return [column["names"][place] for place in column["of"]]
+        return [column["names"][place] for place in _values(column["of"], n)]
+    if "digits" in column:
+        return [int(digit) for digit in column["digits"]]
     return [f"{column['start']}{end}" for end in column.get("ends", range(n))]
 
 

@@ -180,6 +180,30 @@ def test_coverage_is_judged_against_the_best_choice_and_infllm(
     assert met(cells, "clearly above infllm") is over
 
 
+def test_coverage_is_judged_at_each_length_too() -> None:
+    """One line for a target: all together, and the worst task and length by name; both must be met."""
+
+    def at(tokens: int, ours: float, theirs: float) -> list[Cell]:
+        drawn = {"exact": [0.8] * 20, "random": [0.1] * 20}
+        first = covered({"chosen": [ours + 0.0001 * n for n in range(20)], **drawn})
+        second = covered({"chosen": [theirs] * 20, **drawn})
+        return [
+            cell("default", [1] * 20, tokens=tokens, extra=first),
+            cell("infllm", [1] * 20, tokens=tokens, extra=second),
+        ]
+
+    good, bad = at(4_000, 0.79, 0.5), at(32_000, 0.74, 0.75)
+
+    assert met(good, "0.95 x the best choice") is True
+    assert met([*good, *bad], "0.95 x the best choice") is False
+    assert met([*good, *bad], "clearly above infllm") is False
+    best, over = verdicts(Results([*good, *bad]), TRAINED)[:2]
+    assert best.found.startswith("+0.6 [")
+    assert "n=40; worst of 2: many_needles 32,000 -1.9 [" in best.found
+    assert "worst of 2: many_needles 32,000 -0.9 [" in over.found
+    assert "worst" not in verdicts(Results(good), TRAINED)[0].found
+
+
 def test_without_numbers_nothing_is_judged() -> None:
     """No cell, no verdict; the exit code knows misses from failures."""
     empty = Results([])

@@ -303,6 +303,33 @@ def test_a_new_process_gives_the_same_answers(
     assert "in a new process" in differing.reason
 
 
+def test_a_restarted_process_alone_answers_as_one_that_never_stopped(
+    tmp_path: Path, folder_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read here, closed, asked in a real new process: its replies and probabilities are those of one process."""
+    made = histories(folder_model)
+    never = replace(next(jobs([one_slice("default")], made)), rank=True)
+    (here,), _ = runner(tmp_path, Quiet(), folder_model).run([never])
+
+    def not_here(*_: Any, **__: Any) -> None:
+        raise AssertionError("this process was asked")
+
+    monkeypatch.setattr(running, "ask_all", not_here)
+    screen = Quiet()
+    (there,), left = runner(tmp_path, screen, folder_model).run([replace(never, restart="ask")])
+
+    assert (there.status, left) == ("done", Left()), there.reason
+    assert any("asking in a new process" in words for words in screen.words)
+    assert len(there.answers) == len(here.answers) == 2
+    for one, other in zip(there.answers, here.answers, strict=True):
+        assert (one.text, one.choices, one.score) == (other.text, other.choices, other.score)
+        assert one.tokens_generated == other.tokens_generated
+        assert one.tokens_reread == 0
+    assert there.reading is not None
+    assert there.reading.tokens_read == there.reading.tokens_held
+    assert agents(tmp_path) == []
+
+
 def test_processes_that_disagree_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another text, or tokens read again, is an error that names the question; so is a process that fails."""
     with AgentMemory.resume("a", model=language_model(), home=tmp_path, config=SMALL) as memory:
