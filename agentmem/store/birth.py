@@ -47,6 +47,9 @@ def _new_folder(final: Path, agent_id: str) -> Iterator[tuple[Path, WriterLock]]
     final.parent.parent.parent.mkdir(parents=True, exist_ok=True)
     make_folder(final.parent.parent)  # the home itself: only its owner may look in
     make_folder(final.parent)
+    sync_folder(final.parent.parent)  # else the power may take away the folder that all agents are in
+    with suppress(PermissionError):
+        sync_folder(final.parent.parent.parent)
     _sweep(final.parent)
     folder = final.parent / f".new-{secrets.token_hex(8)}"
     make_folder(folder)
