@@ -20,6 +20,7 @@ from torch import Tensor
 from agentmem.agent.archive_file import FORMAT, MANIFEST, TURNS, ArchiveReader, piece_name, pieces
 from agentmem.agent.in_force import InForce
 from agentmem.agent.opening import CONFIG_NOTE
+from agentmem.agent.provenance import QUARANTINE_NOTE, moved_ranges
 from agentmem.agent.state_id import settings_of, state_id
 from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Progress
@@ -89,6 +90,7 @@ def _manifest(store: Store, turns: Sequence[Turn], *, kv: bool) -> dict[str, Any
         "fingerprint": dict(identity.fingerprint),
         "facts": dict(identity.facts),
         "config": store.noted(CONFIG_NOTE),
+        "quarantine": store.noted(QUARANTINE_NOTE),
         "layout": {
             "layers": [list(layer) for layer in identity.layout.layers],
             "dtype": str(identity.layout.dtype).removeprefix("torch."),
@@ -112,6 +114,8 @@ def _row(store: Store, turn: Turn) -> dict[str, Any]:
         "settings": dict(turn.settings),
         "receipt": dict(turn.receipt),
         "forgotten": turn.forgotten,
+        "role": turn.role,
+        "trust": turn.trust,
     }
 
 
@@ -160,6 +164,7 @@ def _build(
     )
     try:
         store.note(CONFIG_NOTE, archive.config.model_dump())
+        store.note(QUARANTINE_NOTE, archive.manifest.get("quarantine"))
         if archive.manifest["kv"]:
             _fill_from_file(store, archive, on_progress)
         else:
@@ -199,10 +204,12 @@ def _fill_by_reading(
     total = sum(len(row["token_ids"]) for row in kept)
     parent: str | None = None
     places = _places(archive.rows)
+    starts = {start: to for start, _, to in places}
     for row in kept:
         store.begin()
         before = store.log.committed
-        with model.turn(store.log, store.digests, archive.config) as session:
+        hidden = moved_ranges(row["settings"].get("hidden", ()), places)
+        with model.turn(store.log, store.digests, archive.config, hidden=hidden) as session:
             if row["token_ids"]:
                 session.read(row["token_ids"])
             session.memory.flush()
@@ -211,11 +218,11 @@ def _fill_by_reading(
             uuid=store.identity.uuid,
             token_ids=row["token_ids"],
             pending=row["pending"],
-            settings=settings_of(archive.config),
+            settings=settings_of(archive.config, hidden),
             fingerprint=store.identity.fingerprint,
         )
-        in_force = InForce.moved(row["settings"], places.get).to_settings()
-        changed = dict(row, state_id=name, settings={**in_force, **settings_of(archive.config)})
+        in_force = InForce.moved(row["settings"], starts.get).to_settings()
+        changed = dict(row, state_id=name, settings={**in_force, **settings_of(archive.config, hidden)})
         if len(kept) < len(archive.rows):  # positions have moved
             changed["receipt"] = {**row["receipt"], "blocks": []}
         store.commit(_new_turn(changed))
@@ -224,13 +231,13 @@ def _fill_by_reading(
             on_progress(before + len(row["token_ids"]), total)
 
 
-def _places(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """First token of each turn that is kept -> the token it gets when forgotten turns are left out."""
-    places, old, new = {}, 0, 0
+def _places(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, int]]:
+    """(start, stop, new start) of each turn that is kept, for when forgotten turns are left out."""
+    places, old, new = [], 0, 0
     for row in rows:
         size = len(row["token_ids"])
         if not row["forgotten"]:
-            places[old] = new
+            places.append((old, old + size, new))
             new += size
         old += size
     return places
@@ -255,4 +262,6 @@ def _new_turn(row: Mapping[str, Any]) -> NewTurn:
         part=row["part"],
         settings=row["settings"],
         receipt=row["receipt"],
+        role=row.get("role"),
+        trust=row.get("trust"),
     )

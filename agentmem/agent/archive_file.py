@@ -76,6 +76,7 @@ class ArchiveReader:
             with _reading(path):
                 self.manifest = _checked(json.loads(self._member(MANIFEST, 1 << 24)), _MANIFEST_TYPES)
                 self.rows = [_checked_row(line) for line in self._member(TURNS, LARGEST_TEXT).splitlines()]
+                _check_origins(self.manifest.get("quarantine"), self.rows)
                 self.config = MemoryConfig(**self.manifest["config"])
                 self.dtype = str(self.manifest["layout"]["dtype"])
                 self.tokens = sum(len(row["token_ids"]) for row in self.rows)
@@ -178,6 +179,21 @@ def _checked(value: Any, types: Mapping[str, type | tuple[type, ...]]) -> dict[s
         if not isinstance(value[name], kind):
             raise TypeError(f"{name} is a {type(value[name]).__name__}")
     return value
+
+
+def _check_origins(quarantine: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What older exports lack may be missing, but not be of another type. Raises TypeError."""
+    for held in quarantine or ():
+        _checked(held, {"source": str, "since": str, "reason": (str, type(None))})
+        if len(held) > len(("source", "since", "reason")):
+            raise TypeError("quarantine has unknown fields")
+    for row in rows:
+        if not all(isinstance(row.get(name), str | None) for name in ("role", "trust")):
+            raise TypeError("role or trust is no text")
+        for one in row["settings"].get("hidden", ()):
+            start, stop = one
+            if not (isinstance(start, int) and isinstance(stop, int)):
+                raise TypeError("hidden is no list of ranges")
 
 
 def _checked_row(line: bytes) -> dict[str, Any]:

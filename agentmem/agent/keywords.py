@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
+from agentmem.agent.provenance import RecallFrom
 from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
 
@@ -26,7 +27,19 @@ class SamplingKeywords(TypedDict, total=False):
     stop: str | Sequence[str]
 
 
-class ChatKeywords(SamplingKeywords, total=False):
+class OriginKeywords(TypedDict, total=False):
+    """Where a turn's words come from, and whom it listens to."""
+
+    source: str | None
+    trust: str | None
+    recall_from: RecallFrom | None
+
+
+class TurnKeywords(SamplingKeywords, OriginKeywords, total=False):
+    """Options of ``chat`` and ``generate`` that are handed on."""
+
+
+class ChatKeywords(TurnKeywords, total=False):
     """Options of ``chat`` and ``stream``."""
 
     remember: bool
@@ -34,7 +47,7 @@ class ChatKeywords(SamplingKeywords, total=False):
     speaker: str | None
 
 
-class GenerateKeywords(SamplingKeywords, total=False):
+class GenerateKeywords(TurnKeywords, total=False):
     """Options of ``generate``."""
 
     tools: Sequence[Mapping[str, Any]] | None
@@ -49,5 +62,6 @@ class ObserveKeywords(TypedDict, total=False):
 
     source: str | None
     role: str
+    trust: str | None
     at: datetime | str | None
     on_progress: Progress | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentmem.agent.provenance import quarantined
 from agentmem.agent.receipts import Explanation, HistoryTurn, SearchHit
 from agentmem.agent.turns import Turns
 from agentmem.errors import InputError
@@ -13,6 +14,7 @@ def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn
     """The turns of the current branch, or of the one that ends at a state; with a limit, the newest ones."""
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: use a positive number, or None for all turns")
+    held = {row.source for row in quarantined(store)}
     return [
         HistoryTurn(
             turn=turn.id,
@@ -23,20 +25,30 @@ def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn
             tokens=turn.stop - turn.start,
             source=turn.source,
             forgotten=turn.forgotten,
+            role=turn.role,
+            trust=turn.trust,
+            quarantined=turn.source in held,
         )
         for turn in store.turns(limit=limit, at=at)
     ]
 
 
 def search(store: Store, query: str, limit: int) -> list[SearchHit]:
-    """Messages with a word of the query, of the turns that hold them all; newest turn first. Needs no model."""
+    """Messages with a word of the query, of the turns that hold them all; newest turn first. Needs no model.
+
+    What came from a source in quarantine is not found.
+    """
     wanted = words_of(query)
     if not wanted:
         raise InputError(f"the search {query!r} holds no word; give one or more")
     if limit < 1:
         raise InputError(f"limit={limit}: use a positive number")
-    hits = []
-    for turn in store.search(query, limit=limit):
+    hits: list[SearchHit] = []
+    held = {row.source for row in quarantined(store)}
+    found = store.search(query, limit=limit if not held else store.turn_count)
+    for turn in found:
+        if turn.source in held:
+            continue
         for message in turn.messages:
             text = str(message.get("content") or "")
             if any(holds_all([message], [word]) for word in wanted):

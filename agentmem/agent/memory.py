@@ -18,16 +18,31 @@ from agentmem.agent import archive, looking
 from agentmem.agent.forgetting import forget
 from agentmem.agent.gate import Gate, in_worker
 from agentmem.agent.in_force import system_digest
-from agentmem.agent.keywords import ChatKeywords, GenerateKeywords, ObserveKeywords, SamplingKeywords
+from agentmem.agent.keywords import (
+    ChatKeywords,
+    GenerateKeywords,
+    ObserveKeywords,
+    TurnKeywords,
+)
 from agentmem.agent.messages import checked, checked_state, checked_tools, sampling_options, user_message
 from agentmem.agent.observing import observe
 from agentmem.agent.opening import Asked as AskedOpening
 from agentmem.agent.opening import Opened, open_agent
 from agentmem.agent.places import find_home, moment
+from agentmem.agent.provenance import (
+    RecallFrom,
+    checked_trust,
+    origin_options,
+    quarantine,
+    quarantined,
+    release,
+)
 from agentmem.agent.receipts import (
     Explanation,
     ForgetReceipt,
     HistoryTurn,
+    Quarantined,
+    QuarantineReceipt,
     Reply,
     ResumeReceipt,
     SearchHit,
@@ -190,7 +205,7 @@ class AgentMemory:
         remember: bool = True,
         at: datetime | str | None = None,
         speaker: str | None = None,
-        **options: Unpack[SamplingKeywords],
+        **options: Unpack[TurnKeywords],
     ) -> Reply:
         """Say something, get the answer; both become memory.
 
@@ -200,7 +215,10 @@ class AgentMemory:
             at: when this is said; None: now.
             speaker: a name put before the text, for memories of several people.
             options: ``max_new_tokens=256, temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0,
-                seed=None, stop=()``; temperature 0 is greedy and deterministic.
+                seed=None, stop=()``; temperature 0 is greedy and deterministic. ``source=None, trust=None``
+                are kept with the turn, by default the role is its trust. ``recall_from=None``: this turn
+                attends to turns that fit alone, such as ``{"trust": ["system", "user"]}``; keys are "role",
+                "source" and "trust", and turns of trust "system" always fit.
 
         Raises:
             InputError: the text is empty or an option cannot be used; nothing has changed.
@@ -214,7 +232,7 @@ class AgentMemory:
         remember: bool = True,
         at: datetime | str | None = None,
         speaker: str | None = None,
-        **options: Unpack[SamplingKeywords],
+        **options: Unpack[TurnKeywords],
     ) -> ReplyStream:
         """As :meth:`chat`, but gives pieces of text as they are decoded; ``.reply`` at the end.
 
@@ -231,7 +249,7 @@ class AgentMemory:
         remember: bool = True,
         at: datetime | str | None = None,
         after: str | None = HEAD,
-        **options: Unpack[SamplingKeywords],
+        **options: Unpack[TurnKeywords],
     ) -> Reply:
         """Answer new messages, which may be of any role; what is in the memory is not given again.
 
@@ -266,12 +284,18 @@ class AgentMemory:
         remember: bool = True,
         at: datetime | str | None = None,
         after: str | None = HEAD,
-        **options: Unpack[SamplingKeywords],
+        **options: Unpack[TurnKeywords],
     ) -> ReplyStream:
         """As :meth:`generate`, piece by piece."""
-        sampling = sampling_options(options)
+        given: dict[str, Any] = {**options}
+        origin, sampling = origin_options(given), sampling_options(given)
         asked = Asked(
-            "chat", checked(messages), moment(at), checked_tools(tools), after=checked_state("after", after)
+            "chat",
+            checked(messages),
+            moment(at),
+            checked_tools(tools),
+            after=checked_state("after", after),
+            **origin,
         )
         self._gate.enter()
         try:
@@ -287,10 +311,21 @@ class AgentMemory:
         return stream
 
     def append(
-        self, messages: Sequence[Message], *, at: datetime | str | None = None, after: str | None = HEAD
+        self,
+        messages: Sequence[Message],
+        *,
+        at: datetime | str | None = None,
+        after: str | None = HEAD,
+        source: str | None = None,
+        trust: str | None = None,
+        recall_from: RecallFrom | None = None,
     ) -> WriteReceipt:
-        """Put messages into the memory without an answer; ``after`` is as in :meth:`generate`."""
-        asked = Asked("append", checked(messages), moment(at), after=checked_state("after", after))
+        """Put messages into the memory without an answer.
+
+        ``after`` is as in :meth:`generate`; ``source``, ``trust`` and ``recall_from`` are as in :meth:`chat`.
+        """
+        origin = origin_options({"source": source, "trust": trust, "recall_from": recall_from})
+        asked = Asked("append", checked(messages), moment(at), after=checked_state("after", after), **origin)
         with self._gate:
             self._check_writable()
             return self._turns().write(asked)
@@ -301,6 +336,7 @@ class AgentMemory:
         *,
         source: str | None = None,
         role: str = "user",
+        trust: str | None = None,
         at: datetime | str | None = None,
         on_progress: Progress | None = None,
     ) -> WriteReceipt:
@@ -313,6 +349,7 @@ class AgentMemory:
             text: what to read.
             source: a name for the text, kept with it.
             role: "user" or "system".
+            trust: how far the text is trusted, such as "web"; None: as its role is.
             at: when; None: now.
             on_progress: told (tokens done, tokens in all).
         """
@@ -325,6 +362,7 @@ class AgentMemory:
                 text,
                 source=source,
                 role=role,
+                trust=checked_trust(trust),
                 when=moment(at),
                 on_progress=on_progress,
             )
@@ -443,6 +481,28 @@ class AgentMemory:
                 mode=mode,
                 dry_run=dry_run,
             )
+
+    def quarantine(self, source: str, *, reason: str | None = None) -> QuarantineReceipt:
+        """Hold a source: no later turn attends to what came from it, until :meth:`release`. Deletes nothing.
+
+        Its tokens are treated as forgotten ones: not recalled, and masked in the sinks and the window. What
+        is observed under that name later is held too.
+        """
+        with self._gate:
+            self._check_writable()
+            return quarantine(self._store, source, reason, moment(None))
+
+    def release(self, source: str) -> QuarantineReceipt:
+        """Let a source be attended to again. Raises InputError when it is not in quarantine."""
+        with self._gate:
+            self._check_writable()
+            return release(self._store, source)
+
+    @property
+    def quarantined(self) -> Sequence[Quarantined]:
+        """The sources in quarantine, with since when and why."""
+        with self._gate:
+            return quarantined(self._store)
 
     # -- async twins ------------------------------------------------------------------------------
 

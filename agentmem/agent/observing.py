@@ -19,6 +19,7 @@ from agentmem.engine.session import Progress
 from agentmem.engine.template import Delta
 from agentmem.errors import InputError
 from agentmem.store.base import Store, Turn
+from agentmem.store.origins import default_trust
 
 PART_TOKENS = 4064
 """With the template's own tokens at most 4,096, so that a part fills whole chunks."""
@@ -33,6 +34,7 @@ def observe(
     *,
     source: str | None,
     role: str,
+    trust: str | None,
     when: datetime,
     on_progress: Progress | None,
 ) -> WriteReceipt:
@@ -50,7 +52,8 @@ def observe(
     for number in range(done, len(parts)):
         piece, size = parts[number]
         message = dressed([user_message(piece, role=role)], turns.config, when)[0] if number == 0 else None
-        asked = Asked("observe", [{"role": role, "content": piece}], when, source=label, part=number)
+        said = [{"role": role, "content": piece}]
+        asked = Asked("observe", said, when, source=label, part=number, trust=trust)
         delta = _delta(turns, asked, piece if message is None else message["content"], number, label)
         receipt = turns.write(asked, delta, _shifted(on_progress, seen, total))
         written += receipt.bytes_written
@@ -93,10 +96,13 @@ def _before_space(text: str, starts: Sequence[int], first: int, stop: int) -> in
 
 
 def _delta(turns: Turns, asked: Asked, text: str, number: int, label: str) -> Delta:
-    """Tokens of one part: inside the open message if that is an observation of the same role."""
+    """Tokens of one part: inside the open message if that is an observation of the same role and trust."""
     last, pending = turns.last, turns.pending
     role = asked.messages[0]["role"]
-    if last is None or pending is None or last.kind != "observe" or pending.open_role != role:
+    trust = asked.trust or default_trust(role)
+    if last is None or pending is None or last.kind != "observe":
+        return turns.delta(asked, reply=False)
+    if (pending.open_role, last.trust) != (role, trust):
         return turns.delta(asked, reply=False)
     goes_on = number > 0 and last.source == label and last.part == number - 1
     template = turns.template

@@ -115,6 +115,12 @@ class HistoryTurn:
     tokens: int
     source: str | None
     forgotten: bool
+    role: str = "user"
+    """Whose words these are: the least trusted of them."""
+    trust: str = "user"
+    """How far they are trusted: a label, by default the role."""
+    quarantined: bool = False
+    """Whether the source is in quarantine, so that no turn attends to this one."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,32 @@ class ForgetReceipt:
     dry_run: bool
     residual: str
     """What is left of the forgotten text, in words."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A source that no turn attends to."""
+
+    source: str
+    since: str
+    """When it was put there, ISO 8601."""
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class QuarantineReceipt:
+    """What was held, or let go again. Nothing is deleted by either."""
+
+    action: str
+    """"quarantine" or "release"."""
+    source: str
+    turns: Sequence[int]
+    """Turns of the current branch that came from it."""
+    tokens: int
+    held: Sequence[str]
+    """All sources in quarantine now."""
+    residual: str
+    """What is left of the source's influence, in words."""
 
 
 def as_json(record: Any) -> Any:

@@ -20,14 +20,15 @@ _LATER = ("rope", "rope_factor")
 """Options younger than the first format: left out at their defaults, so that older state ids stay as they are."""
 
 
-def settings_of(config: MemoryConfig) -> dict[str, Any]:
-    """The options that change K/V, as stored with a turn."""
+def settings_of(config: MemoryConfig, hidden: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
+    """What changes K/V, as stored with a turn: options, and the tokens that the turn could not attend to."""
     defaults = {name: MemoryConfig.model_fields[name].default for name in _LATER}
-    return {
+    settings = {
         key: value
         for key, value in config.model_dump().items()
         if key not in _NOT_IN_KV and not (key in defaults and value == defaults[key])
     }
+    return {**settings, "hidden": [list(one) for one in hidden]} if hidden else settings
 
 
 def state_id(

@@ -15,6 +15,7 @@ from typing import Any
 
 from agentmem.agent.in_force import InForce, tools_digest
 from agentmem.agent.messages import dressed
+from agentmem.agent.provenance import Admission, RecallFrom
 from agentmem.agent.receipts import RecalledBlock, RecallReceipt, Reply, Usage, WriteReceipt
 from agentmem.agent.state_id import settings_of, state_id
 from agentmem.config import MemoryConfig
@@ -25,6 +26,7 @@ from agentmem.engine.session import Progress, Session
 from agentmem.engine.template import ChatTemplate, Delta, Pending
 from agentmem.memory.blocks import BlockGrid, clip_ranges
 from agentmem.store.base import HEAD, NewTurn, Store, Turn
+from agentmem.store.origins import role_of
 
 BLOCKS_KEPT = 32
 """Recalled blocks that a receipt names, by share."""
@@ -42,6 +44,10 @@ class Asked:
     part: int | None = None
     after: str | None = HEAD
     """The state to go on from; None for the empty one."""
+    trust: str | None = None
+    """How far the words are trusted; None: as their role is."""
+    recall_from: RecallFrom | None = None
+    """Which turns this one may attend to; None: all that are not in quarantine."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +71,17 @@ class Turns:
         self._store = store
         self.config = config
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
+        self._admission = Admission.standing(store)
 
     @property
     def last(self) -> Turn | None:
-        """The newest turn that was not forgotten: what the conversation goes on from."""
-        turn = self._store.head
-        while turn is not None and turn.forgotten:
-            turn = None if turn.parent is None else self._store.turn(turn.parent)
-        return turn
+        """The newest turn that was not forgotten and may be attended to: what the conversation goes on from."""
+        return self._last(self._admission)
 
     @property
     def in_force(self) -> InForce:
-        """The system prompt and the tools that were given on this branch, and not forgotten since."""
-        last = self.last
-        return InForce() if last is None else InForce.after(last.settings, self._store.log.dead)
+        """The system prompt and the tools that were given on this branch, and can be seen still."""
+        return self._in_force(self._admission)
 
     @property
     def template(self) -> ChatTemplate:
@@ -88,8 +91,7 @@ class Turns:
     @property
     def pending(self) -> Pending | None:
         """What the last turn left to be forwarded; None before the first turn."""
-        last = self.last
-        return None if last is None else Pending.from_json(last.pending)
+        return _pending(self.last)
 
     def delta(self, asked: Asked, *, reply: bool) -> Delta:
         """The tokens that new messages add, template included. Raises TemplateError, InputError.
@@ -97,9 +99,11 @@ class Turns:
         Tools that are in force already are not written again.
         """
         messages = dressed(asked.messages, self.config, asked.when)
-        known = asked.tools is None or tools_digest(asked.tools) == self.in_force.tools
+        admission = self._admission.narrowed(asked.recall_from)
+        known = asked.tools is None or tools_digest(asked.tools) == self._in_force(admission).tools
         tools = None if known else asked.tools
-        return self._model.template.delta(self.pending, messages, tools=tools, reply=reply)
+        pending = _pending(self._last(admission))
+        return self._model.template.delta(pending, messages, tools=tools, reply=reply)
 
     def write(
         self, asked: Asked, delta: Delta | None = None, on_progress: Progress | None = None
@@ -111,12 +115,13 @@ class Turns:
         try:
             if delta is None:
                 delta = self.delta(asked, reply=False)
-            with self._model.turn(store.log, store.digests, self.config) as session:
+            hidden = self._hidden(asked)
+            with self._model.turn(store.log, store.digests, self.config, hidden=hidden) as session:
                 if delta.ids:
                     session.read(delta.ids, on_progress=on_progress)
                 session.memory.flush()
             receipt = {"tokens_prefilled": len(delta.ids)}
-            self._commit(asked, asked.messages, list(delta.ids), delta.pending, receipt)
+            self._commit(asked, asked.messages, list(delta.ids), delta.pending, receipt, hidden)
         except BaseException:
             store.abort()
             raise
@@ -144,7 +149,8 @@ class Turns:
         store.begin(asked.after)
         try:
             delta = self.delta(asked, reply=True)
-            with model.turn(store.log, store.digests, self.config) as session:
+            hidden = self._hidden(asked)
+            with model.turn(store.log, store.digests, self.config, hidden=hidden) as session:
                 before = session.length
                 logits = session.read(delta.ids, measure=True)
                 first = time.perf_counter() - started
@@ -162,7 +168,7 @@ class Turns:
                     **self._recalled(session),
                 }
             figures["seconds"] = time.perf_counter() - started
-            return self._conclude(asked, delta, decoded, said, figures, remember=remember)
+            return self._conclude(asked, delta, decoded, said, figures, hidden if remember else None)
         except BaseException:
             store.abort()
             raise
@@ -202,19 +208,18 @@ class Turns:
         decoded: Decoded,
         said: Said,
         figures: dict[str, Any],
-        *,
-        remember: bool,
+        hidden: Sequence[tuple[int, int]] | None,
     ) -> Reply:
-        """Commit, or drop what shall not be remembered; then hand back the reply with its receipt."""
+        """Commit, or (``hidden`` None) drop what shall not be remembered; then hand back the reply with its receipt."""
         name, held = None, self._store.log.committed
-        if remember:
+        if hidden is not None:
             message = {"role": "assistant", "content": said.text}
             if said.thinking:
                 message["thinking"] = said.thinking
             messages = [*asked.messages, message]
-            name = self._commit(asked, messages, said.ids, said.pending, figures).state_id
+            name = self._commit(asked, messages, said.ids, said.pending, figures, hidden).state_id
         receipt = self.receipt(figures)  # while the store still stands on the branch it speaks of
-        if not remember:
+        if hidden is None:
             self._store.abort()
             receipt = replace(receipt, tokens_held=self._store.log.committed)
         return Reply(
@@ -234,11 +239,13 @@ class Turns:
         ids: Sequence[int],
         pending: Pending,
         receipt: Mapping[str, Any],
+        hidden: Sequence[tuple[int, int]],
     ) -> Turn:
         head = self._store.head
         start = self._store.log.committed
-        in_force = self.in_force.with_turn(asked.kind, asked.messages, asked.tools, start)
-        settings = settings_of(self.config)
+        admission = self._admission.narrowed(asked.recall_from)
+        in_force = self._in_force(admission).with_turn(asked.kind, asked.messages, asked.tools, start)
+        settings = settings_of(self.config, hidden)
         identity = self._store.identity
         name = state_id(
             parent=None if head is None else head.state_id,
@@ -260,8 +267,26 @@ class Turns:
                 part=asked.part,
                 settings={**settings, **in_force.to_settings()},
                 receipt=receipt,
+                role=role_of(asked.messages),
+                trust=asked.trust,
             )
         )
+
+    def _hidden(self, asked: Asked) -> list[tuple[int, int]]:
+        """The tokens that a turn may not attend to, on the branch it was begun on."""
+        return self._admission.narrowed(asked.recall_from).hidden(self._store)
+
+    def _last(self, admission: Admission) -> Turn | None:
+        turn = self._store.head
+        while turn is not None and (turn.forgotten or not admission.admits(turn)):
+            turn = None if turn.parent is None else self._store.turn(turn.parent)
+        return turn
+
+    def _in_force(self, admission: Admission) -> InForce:
+        last = self._last(admission)
+        if last is None:
+            return InForce()
+        return InForce.after(last.settings, [*self._store.log.dead, *admission.hidden(self._store)])
 
     # -- receipts -------------------------------------------------------------------------------------
 
@@ -293,3 +318,8 @@ class Turns:
         ids = self._store.token_ids(start, min(stop, log.committed))
         text = str(self._model.tokenizer.decode([ids[token - start] for token in living]))
         return RecalledBlock(turn.id, start, stop, text, turn.created_at, share)
+
+
+def _pending(last: Turn | None) -> Pending | None:
+    """What a turn left to be forwarded; None before the first turn."""
+    return None if last is None else Pending.from_json(last.pending)

@@ -29,6 +29,10 @@ Wait = Annotated[
 System = Annotated[
     str | None, typer.Option("--system", help="System prompt; a changed one is added as a turn.")
 ]
+Trust = Annotated[
+    str | None,
+    typer.Option("--trust", help="How far the text is trusted, such as web. Default: as its role is."),
+]
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
 """How a moment may be typed."""
 At = Annotated[

@@ -11,7 +11,7 @@ import typer
 from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import reported
 from agentmem.cli.opening import opened
-from agentmem.cli.options import AsJson, At, Home, Model, Name, System, Wait, aware
+from agentmem.cli.options import AsJson, At, Home, Model, Name, System, Trust, Wait, aware
 from agentmem.cli.shown import console, count, print_json, size, took
 from agentmem.errors import InputError
 
@@ -24,6 +24,7 @@ def observe(
         str | None,
         typer.Option("--source", help="What to call it. Repeating a source goes on where it stopped."),
     ] = None,
+    trust: Trust = None,
     home: Home = None,
     model: Model = None,
     system: System = None,
@@ -37,7 +38,9 @@ def observe(
         opened(name, home=home, model=model, system=system, wait=wait, create=True) as memory,
         token_bar(called or "stdin") as advance,
     ):
-        receipt = memory.observe(text, source=source or called, at=aware(at), on_progress=advance)
+        receipt = memory.observe(
+            text, source=source or called, trust=trust, at=aware(at), on_progress=advance
+        )
     if as_json:
         print_json(receipt)
         return

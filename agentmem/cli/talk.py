@@ -21,6 +21,7 @@ from agentmem.cli.options import (
     Temperature,
     TopK,
     TopP,
+    Trust,
     Wait,
     aware,
 )
@@ -63,6 +64,11 @@ def run(
     system: System = None,
     at: At = None,
     speaker: Annotated[str | None, typer.Option("--speaker", help="Who says it.")] = None,
+    trust: Trust = None,
+    only_trust: Annotated[
+        list[str] | None,
+        typer.Option("--only-trust", help="Attend to turns of this trust alone; may be given several times."),
+    ] = None,
     forgetful: Annotated[
         bool, typer.Option("--forgetful", help="Answer without remembering the turn.")
     ] = False,
@@ -79,7 +85,8 @@ def run(
 
     message = sys.stdin.read().strip() if question == "-" else question
     options = sampling(max_tokens, temperature, top_p, top_k, seed)
-    options |= {"at": aware(at), "speaker": speaker, "remember": not forgetful}
+    options |= {"at": aware(at), "speaker": speaker, "remember": not forgetful, "trust": trust}
+    options |= {"recall_from": {"trust": only_trust} if only_trust else None}
     with opened(name, home=home, model=model, system=system, wait=wait, create=True) as memory:
         if as_json:
             print_json(memory.chat(message, **options))

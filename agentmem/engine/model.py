@@ -122,14 +122,22 @@ class LanguageModel:
 
     @contextmanager
     def turn(
-        self, log: TokenLog, digests: DigestLog, config: MemoryConfig, witness: Witness | None = None
+        self,
+        log: TokenLog,
+        digests: DigestLog,
+        config: MemoryConfig,
+        witness: Witness | None = None,
+        hidden: Sequence[tuple[int, int]] = (),
     ) -> Iterator[Session]:
-        """A session for one turn of one agent; its buffers are handed on to the next turn."""
+        """A session for one turn of one agent; its buffers are handed on to the next turn.
+
+        ``witness`` and ``hidden`` are as in :class:`~agentmem.memory.working_memory.WorkingMemory`.
+        """
         layers = self._layers(config)
         workspace = self._lease(_workspace_size(config, layers), layers)
         try:
             selector = make_selector(config.selector)
-            memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness)
+            memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness, hidden)
             yield Session(self.binding, memory, config.chunk_tokens, self.device)
         finally:
             workspace.rooms.clear()  # what a selection needs grows with the history: kept for a turn, not for ever

@@ -6,7 +6,7 @@ chunk size nor the order of reading moves a block (DESIGN fact 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -56,6 +56,17 @@ class BlockGrid:
         """The blocks that lie wholly in tokens [start, stop)."""
         first = max(0, -((self.sinks - start) // self.size))
         return range(first, max(first, (stop - self.sinks) // self.size))
+
+
+def joined_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges [start, stop) sorted, empty ones dropped, touching or overlapping ones joined."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        elif start < stop:
+            joined.append((start, stop))
+    return joined
 
 
 def clip_ranges(ranges: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:

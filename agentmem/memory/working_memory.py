@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agentmem.config import MemoryConfig
 from agentmem.errors import ConfigError
-from agentmem.memory.blocks import BlockGrid
+from agentmem.memory.blocks import BlockGrid, joined_ranges
 from agentmem.memory.buffers import Workspace
 from agentmem.memory.choosing import Chooser
 from agentmem.memory.explicit import attend_and_count
@@ -48,6 +48,8 @@ class WorkingMemory:
         workspace: buffers on the model's device, of the size that the rule of positions asks for, used by
             this turn alone.
         witness: told of each selection, if there is one.
+        hidden: tokens [start, stop) that this turn may not attend to, as if they were forgotten; digests, which
+            outlive the turn, do not change with them.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class WorkingMemory:
         selector: Selector,
         workspace: Workspace,
         witness: Witness | None = None,
+        hidden: Sequence[tuple[int, int]] = (),
     ) -> None:
         positions = POSITION_RULES[config.positions]
         kind = f"{selector.digest_kind}:sinks={config.sink_tokens}:block={config.block_tokens}"
@@ -76,6 +79,7 @@ class WorkingMemory:
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
         self._placement = positions.start(config, workspace, Loader(log, workspace))
         self._chooser = Chooser(selector, log, digests, workspace, positions.distance(config), witness)
+        self._hidden = hidden
         self._staged = 0
         self._recent = 0
         self._new = 0
@@ -216,7 +220,8 @@ class WorkingMemory:
         dense = stop <= self._config.dense_limit
         split = self._grid.split(self._log.length, self._config.window_tokens)
         device = self._workspace.device
-        state = BlocksState(self._grid, 0 if dense else split.blocks, self._log.dead, device)
+        unseen = joined_ranges([*self._log.dead, *self._hidden])
+        state = BlocksState(self._grid, 0 if dense else split.blocks, unseen, device)
         chosen = min(self._config.recall_blocks, state.living)
         if chosen:
             self.selections += 1

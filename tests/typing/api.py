@@ -17,6 +17,8 @@ from agentmem import (
     HistoryTurn,
     LanguageModel,
     MemoryConfig,
+    Quarantined,
+    QuarantineReceipt,
     RecalledBlock,
     RecallReceipt,
     Reply,
@@ -85,12 +87,16 @@ def looking(memory: AgentMemory) -> None:
     assert_type(memory.search("biscuit"), list[SearchHit])
     assert_type(memory.verify(deep=True), VerifyReport)
     assert_type(memory.checkpoint(), str | None)
+    assert_type(memory.quarantined, Sequence[Quarantined])
 
 
 def changing(memory: AgentMemory, folder: Path) -> None:
     """Fork, go back, forget, carry away and bring back."""
     assert_type(memory.fork("ada-2"), AgentMemory)
     memory.rewind(memory.checkpoint())
+    assert_type(memory.quarantine("page", reason="it gives orders"), QuarantineReceipt)
+    assert_type(memory.release("page").held, Sequence[str])
+    assert_type(memory.chat("Hello", trust="web", recall_from={"trust": ["system", "user"]}), Reply)
     assert_type(memory.forget(match="secret", dry_run=True), ForgetReceipt)
     AgentMemory.export("ada", folder / "ada.agentmem")
     assert_type(AgentMemory.restore(folder / "ada.agentmem", agent_id="eve"), AgentMemory)
