@@ -7,11 +7,12 @@ token ids and tensors come out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
+from agentmem.store.mended import Encode, RepairReport
 from agentmem.store.upkeep import Reason, Upkeep
 
 Json = Any
@@ -123,6 +124,8 @@ class Finding:
     file: str
     where: str
     detail: str
+    turns: Sequence[int] = ()
+    """Turns whose tokens lie there; a repair computes them again."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +274,15 @@ class Store(Protocol):
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
         ...
 
+    def repair(self, ways: Callable[[Turn], Sequence[Encode]], *, dry_run: bool = False) -> RepairReport:
+        """Replace damaged K/V, all in one commit at the end; with ``dry_run`` only say what is damaged.
+
+        ``ways`` names the ways to compute a turn's K/V anew, best guess first; the first that agrees with
+        what is left of the turn is taken. Tokens for which there is none are set aside: dead, but not
+        forgotten, until a later repair. Raises StoreError when the disk fails; nothing has changed then.
+        """
+        ...
+
     def note(self, key: str, value: Json) -> None:
         """Store a small named JSON value (settings, last config), durable at once."""
         ...
@@ -335,6 +347,30 @@ class Home(Protocol):
 
     def fork(self, agent_id: str, new_id: str) -> None:
         """A new agent with the same past, sharing sealed files. The source may be open in this process."""
+        ...
+
+    def workshop(self, agent_id: str) -> Home:
+        """A home out of sight where new agents are made from this one, whole before they are seen; gone with it."""
+        ...
+
+    def put_in_place(
+        self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None
+    ) -> None:
+        """Move agent ``new_id`` from the workshop of ``agent_id`` here, in one step; clears the workshop.
+
+        Args:
+            agent_id: whose workshop.
+            new_id: the agent, closed.
+            over: the (uuid, head state id) of the agent of that name that it replaces; None: there is none.
+
+        Raises:
+            AgentExistsError, AgentNotFoundError, AgentBusyError, StoreError: nothing has changed.
+            StaleWriterError: the agent to be replaced does not stand there any more; nothing has changed.
+        """
+        ...
+
+    def clear_workshop(self, agent_id: str) -> None:
+        """Remove unfinished agents that were being made from this one."""
         ...
 
     def list(self) -> list[AgentInfo]:

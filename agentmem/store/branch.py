@@ -23,9 +23,17 @@ class BranchTurn:
 
 
 class Branch:
-    """Turns in order; each starts where the one before it stopped."""
+    """Turns in order; each starts where the one before it stopped.
 
-    def __init__(self, turns: Iterable[BranchTurn] = ()) -> None:
+    Args:
+        turns: oldest first.
+        set_aside: token ranges whose keys and values were lost; nothing may attend to them.
+    """
+
+    def __init__(
+        self, turns: Iterable[BranchTurn] = (), set_aside: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        self._set_aside = list(set_aside)
         self._turns: list[BranchTurn] = []
         self._stops: list[int] = []
         self._ids: dict[int, int] = {}
@@ -88,6 +96,10 @@ class Branch:
             shared = ours.id
         return shared
 
-    def dead(self) -> list[tuple[int, int]]:
+    def forgotten(self) -> list[tuple[int, int]]:
         """Token ranges of forgotten turns, sorted, disjoint."""
         return merged((turn.start, turn.stop) for turn in self._turns if turn.forgotten)
+
+    def dead(self) -> list[tuple[int, int]]:
+        """Token ranges that nothing may attend to, sorted, disjoint: forgotten or set aside."""
+        return merged([*self.forgotten(), *self._set_aside])

@@ -30,6 +30,7 @@ def verify(folder: Path, index: Index, slots: SlotRows, segments: SegmentSet, *,
             found, bad = _segment_findings(segments, slots, number, deep=deep)
             pages, checked, findings = pages + found[0], checked + found[1], findings + bad
         findings += _digest_findings(folder / "digests", index, slots, deep=deep)
+        findings += _set_aside_findings(segments, slots)
     except StoreError as error:  # the index itself cannot be read on
         findings.append(Finding("agent.db", "the index", str(error)))
     return VerifyReport(deep, pages, checked, findings)
@@ -67,7 +68,7 @@ def _segment_findings(
     label = f"{path.parent.name}/{path.name}"
     flaw = flaw_of(path, segments.spec)
     if flaw is not None:
-        return (0, 0), [Finding(label, *flaw)]
+        return (0, 0), [Finding(label, *flaw, slots.turns_in(number, 0, segments.capacity))]
     if not deep:
         return (0, 0), []
     file = TensorFile(path, segments.spec, "")
@@ -77,6 +78,7 @@ def _segment_findings(
             label,
             f"slots {page * PAGE_SLOTS} to {page * PAGE_SLOTS + table.filled(page)} of {column}",
             "the checksum differs",
+            slots.turns_in(number, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS),
         )
         for page in table.known_pages()
         for column in table.wrong_columns(page)
@@ -84,6 +86,18 @@ def _segment_findings(
     counts = len(table.known_pages()), table.bytes_checked
     file.close()
     return counts, findings
+
+
+def _set_aside_findings(segments: SegmentSet, slots: SlotRows) -> Iterator[Finding]:
+    for turn, start, stop, number, _ in slots.set_aside():
+        path = segments.path(number)
+        yield Finding(
+            f"{path.parent.name}/{path.name}",
+            f"tokens {start} to {stop} of turn {turn}",
+            "they were damaged and are set aside, so that nothing attends to them; a repair with the model "
+            "computes them again",
+            [turn],
+        )
 
 
 def _digest_findings(folder: Path, index: Index, slots: SlotRows, *, deep: bool) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ from agentmem.store.forgetting import Eraser
 from agentmem.store.index import Index
 from agentmem.store.lock import WriterLock
 from agentmem.store.log import DiskTokenLog
+from agentmem.store.mended import RepairReport
+from agentmem.store.mending import Ways, repair
 from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.schema import open_database
@@ -270,6 +272,16 @@ class DiskStore:
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
         self._access.require_open()
         return verify(self._folder, self._index, self._slots, self._segments, deep=deep)
+
+    def repair(self, ways: Ways, *, dry_run: bool = False) -> RepairReport:
+        """Replace damaged K/V, or set their tokens aside; one commit at the end. Raises StoreError."""
+        if dry_run:
+            self._access.require_open()
+            return repair(self._parts, self._at.branch, ways, dry_run=True)
+        self._access.require_writer("repair")
+        report = repair(self._parts, self._at.branch, ways, dry_run=False)
+        self._at.renew()
+        return report
 
     def note(self, key: str, value: Json) -> None:
         """Store a small named JSON value, durable at once; also while a turn is open."""

@@ -54,6 +54,10 @@ class DiskUpkeep:
     def begin_rebuild(self, turn_ids: Sequence[int]) -> list[int]:
         """Open a rebuild without these turns; returns those to be read again."""
         self._access.require_writer("rebuild")
+        if self._parts.slots.set_aside():
+            raise StoreError(
+                f"agent {self._parts.agent_id!r}: damaged tokens are set aside; repair it with its model before a rebuild"
+            )
         for turn_id in turn_ids:
             self._parts.turns.get(turn_id)
         plan = plan_rebuild(self._parts.turns.every(), turn_ids, self._at.head_id)

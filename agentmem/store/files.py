@@ -17,6 +17,8 @@ from pathlib import Path
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # the same number on Linux and, as RENAME_SWAP, on macOS
 _FALLOC_KEEP_SIZE = 0x01
 _FALLOC_PUNCH_HOLE = 0x02
 
@@ -70,6 +72,19 @@ def sync_folder(path: Path) -> None:
     """Put a folder's entries on the medium: new, renamed and removed names."""
     with opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
         os.fsync(fd)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Swap two names in one step: at no moment is either missing. Raises OSError where that is not offered."""
+    names = os.fsencode(first), os.fsencode(second)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        failed = libc.renamex_np(*names, _RENAME_EXCHANGE)
+    else:
+        failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    if failed:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(first))
 
 
 def allocated_bytes(path: Path) -> int:

@@ -15,11 +15,12 @@ from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
 from agentmem.store.birth import new_folder, remove, write_fork, write_new
 from agentmem.store.disk import DiskStore
-from agentmem.store.files import folder_bytes
+from agentmem.store.files import folder_bytes, make_folder
 from agentmem.store.index import Index
 from agentmem.store.lock import WriterLock
 from agentmem.store.names import checked_id, folder_name
 from agentmem.store.pages import PAGE_SLOTS
+from agentmem.store.placing import clear, place, replace
 from agentmem.store.schema import open_database
 from agentmem.store.segment import segment_spec
 
@@ -107,6 +108,36 @@ class DiskHome:
             if lock is not None:
                 lock.release()
 
+    def folder_of(self, agent_id: str) -> Path:
+        """Where an agent's files lie. Raises AgentNotFoundError."""
+        return self._require(checked_id(agent_id))
+
+    def workshop(self, agent_id: str) -> DiskHome:
+        """A home out of sight, where new agents are made from this one; gone with it."""
+        make_folder(self.home / "workshop")
+        return DiskHome(
+            self._workshop(checked_id(agent_id)),
+            segment_tokens=self._segment_tokens,
+            digest_blocks=self._digest_blocks,
+        )
+
+    def put_in_place(
+        self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None
+    ) -> None:
+        """Move agent ``new_id`` from the workshop of ``agent_id`` here, in one step; see the protocol."""
+        name = checked_id(new_id)
+        draft = self.workshop(agent_id).folder_of(name)
+        if over is not None:
+            replace(draft, self._require(name), name, over)
+        else:
+            self._require_absent(name)
+            place(draft, self._folder(name), name)
+        self.clear_workshop(agent_id)
+
+    def clear_workshop(self, agent_id: str) -> None:
+        """Remove unfinished agents that were being made from this one."""
+        clear(self._workshop(checked_id(agent_id)))
+
     def list(self) -> list[AgentInfo]:
         """Every agent, most recently used first; one whose index is damaged comes last, by its folder's name."""
         agents = self.home / "agents"
@@ -122,6 +153,9 @@ class DiskHome:
 
     def _folder(self, name: str) -> Path:
         return self.home / "agents" / folder_name(name)
+
+    def _workshop(self, name: str) -> Path:
+        return self.home / "workshop" / folder_name(name)
 
     def _require(self, name: str) -> Path:
         folder = self._folder(name)

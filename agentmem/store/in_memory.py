@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from agentmem.errors import AgentExistsError, AgentNotFoundError
+from agentmem.errors import AgentExistsError, AgentNotFoundError, StaleWriterError
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
 from agentmem.store.in_memory_store import InMemoryStore
@@ -24,6 +24,7 @@ class InMemoryHome:
 
     def __init__(self) -> None:
         self._agents: dict[str, KeptAgent] = {}
+        self._workshops: dict[str, InMemoryHome] = {}
 
     def exists(self, agent_id: str) -> bool:
         """Whether there is such an agent."""
@@ -78,6 +79,39 @@ class InMemoryHome:
             locked=False,
         )
 
+    def find(self, agent_id: str) -> KeptAgent:
+        """What is kept of an agent. Raises AgentNotFoundError."""
+        return self._require(agent_id)
+
+    def workshop(self, agent_id: str) -> InMemoryHome:
+        """A home out of sight, where new agents are made from this one; gone with it."""
+        return self._workshops.setdefault(checked_id(agent_id), InMemoryHome())
+
+    def put_in_place(
+        self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None
+    ) -> None:
+        """Move agent ``new_id`` from the workshop of ``agent_id`` here; see the protocol."""
+        name = checked_id(new_id)
+        draft = self.workshop(agent_id).find(name)
+        draft.require_free()
+        if over is None:
+            self._require_absent(name)
+        else:
+            old = self._require(name)
+            old.require_free()
+            path = old.path(old.head)
+            if (old.identity.uuid, path[-1].turn.state_id if path else None) != over:
+                raise StaleWriterError(
+                    f"agent {name!r} was changed meanwhile, so it was not replaced; do it again"
+                )
+            old.deleted = True
+        self._agents[name] = draft
+        self.clear_workshop(agent_id)
+
+    def clear_workshop(self, agent_id: str) -> None:
+        """Remove unfinished agents that were being made from this one."""
+        self._workshops.pop(checked_id(agent_id), None)
+
     def list(self) -> list[AgentInfo]:
         """Every agent, most recently used first."""
         rows = [_info(agent) for agent in self._agents.values()]
@@ -89,6 +123,7 @@ class InMemoryHome:
         agent.require_free()
         agent.deleted = True
         del self._agents[checked_id(agent_id)]
+        self.clear_workshop(agent_id)
 
     def _require(self, agent_id: str) -> KeptAgent:
         name = checked_id(agent_id)

@@ -6,7 +6,7 @@ Knows no files and no SQLite; slow and plain on purpose.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -35,6 +35,7 @@ from agentmem.store.in_memory_log import InMemoryTokenLog
 from agentmem.store.in_memory_upkeep import Grip, InMemoryUpkeep
 from agentmem.store.kept_agent import KeptAgent, KeptTurn, json_text, turn_of
 from agentmem.store.kept_states import PathRuleStates, wipe_states
+from agentmem.store.mended import Encode, RepairReport
 from agentmem.store.search import holds_all, words_of
 from agentmem.store.upkeep import Reason, TurnMarks
 from agentmem.store.volatile_digests import VolatileDigestLog
@@ -277,6 +278,14 @@ class InMemoryStore:
         """Nothing can be wrong with memory."""
         self._require_open()
         return VerifyReport(deep, 0, 0, [])
+
+    def repair(self, ways: Callable[[Turn], Sequence[Encode]], *, dry_run: bool = False) -> RepairReport:
+        """Nothing can be wrong with memory."""
+        if dry_run:
+            self._require_open()
+        else:
+            self._require_writer("repair")
+        return RepairReport(dry_run, [])
 
     def note(self, key: str, value: Json) -> None:
         """Keep a small named JSON value; also while a turn is open."""

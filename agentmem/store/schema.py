@@ -173,6 +173,21 @@ def m005_origins(db: Database) -> None:
         db.execute("UPDATE turns SET role = ?, trust = ? WHERE id = ?", (role, default_trust(role), turn))
 
 
+@migrations()
+def m007_set_aside(db: Database) -> None:
+    """Tokens whose stored K/V were found damaged and could not be replaced yet: nothing attends to them."""
+    db.execute(
+        """CREATE TABLE set_aside (
+            turn INTEGER NOT NULL REFERENCES turns (id),
+            start INTEGER NOT NULL,         -- token positions in the log
+            stop INTEGER NOT NULL,
+            segment INTEGER NOT NULL,       -- where the damaged bytes lie
+            slot INTEGER NOT NULL,
+            PRIMARY KEY (turn, start)
+        ) STRICT"""
+    )
+
+
 def has_fts5(conn: sqlite3.Connection) -> bool:
     """Whether this SQLite was built with full-text search."""
     rows = conn.execute("SELECT 1 FROM pragma_compile_options WHERE compile_options = 'ENABLE_FTS5'")
@@ -192,6 +207,11 @@ def has_full_text(execute: Callable[[str], list[Any]]) -> bool:
 def has_rule_states(execute: Callable[[str], list[Any]]) -> bool:
     """Whether an index has the table; one that is only read may be older than it."""
     return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'rule_states'"))
+
+
+def has_set_aside(execute: Callable[[str], list[Any]]) -> bool:
+    """Whether an index has the table; one that is only read may be older than it."""
+    return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'set_aside'"))
 
 
 def create_database(path: Path) -> Database:

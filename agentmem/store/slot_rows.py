@@ -13,6 +13,7 @@ from agentmem.store.digest_log import DigestState, DigestSums
 from agentmem.store.extents import BranchMap, Extent, Tail
 from agentmem.store.index import Index
 from agentmem.store.pages import PageSums
+from agentmem.store.schema import has_set_aside
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class SlotRows:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        self._has_set_aside = has_set_aside(index.execute)
 
     def segments(self) -> list[int]:
         """Numbers of the segments there are."""
@@ -79,9 +81,7 @@ class SlotRows:
         (number,) = self._index.row("SELECT next_segment FROM state")
         if number - 1 in self.segments():
             listed = [range_.stop for range_ in self.scrubs() if range_.segment == number - 1]
-            return Tail(
-                number - 1, max([self.used(number - 1), *listed])
-            )  # never where zeros are still to go
+            return Tail(number - 1, max([self.used(number - 1), *listed]))  # never where zeros are still to go
         return Tail(number, 0)
 
     def pages(self, segment: int) -> list[PageSums]:
@@ -139,6 +139,39 @@ class SlotRows:
                 "INSERT INTO digest_files (file, filled, sums) VALUES (?, ?, ?)",
                 (sums.file, sums.filled, sums.sums),
             )
+
+    def all_extents(self) -> list[tuple[int, Extent]]:
+        """(turn, where some of its tokens lie) for all turns of all branches, turn by turn."""
+        rows = self._index.execute("SELECT turn, start, segment, slot, count FROM extents ORDER BY turn, start")
+        return [(row[0], Extent(*row[1:])) for row in rows]
+
+    def turns_in(self, segment: int, first: int, last: int) -> list[int]:
+        """Turns with tokens in slots [first, last) of a segment."""
+        rows = self._index.execute(
+            "SELECT DISTINCT turn FROM extents WHERE segment = ? AND slot < ? AND slot + count > ? ORDER BY turn",
+            (segment, last, first),
+        )
+        return [turn for (turn,) in rows]
+
+    def set_aside(self) -> list[tuple[int, int, int, int, int]]:
+        """(turn, start, stop, segment, slot) of tokens set aside, with where their damaged bytes lie."""
+        if not self._has_set_aside:
+            return []
+        rows = self._index.execute("SELECT turn, start, stop, segment, slot FROM set_aside ORDER BY turn, start")
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+
+    def put_aside(self, rows: Iterable[tuple[int, int, int, int, int]]) -> None:
+        """Set exactly these aside: (turn, start, stop, segment, slot)."""
+        self._index.execute("DELETE FROM set_aside")
+        for row in rows:
+            self._index.execute(
+                "INSERT INTO set_aside (turn, start, stop, segment, slot) VALUES (?, ?, ?, ?, ?)", row
+            )
+
+    def next_segment(self) -> int:
+        """A number that no segment ever had."""
+        (number,) = self._index.row("SELECT next_segment FROM state")
+        return int(number)
 
     def scrubs(self) -> list[SlotRange]:
         """Slots still to be overwritten with zeros."""

@@ -16,7 +16,7 @@ from agentmem.store.base import NewTurn, Origin, Turn
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.index import Index, encode_json
 from agentmem.store.origins import default_trust, role_of
-from agentmem.store.schema import columns_of, has_full_text
+from agentmem.store.schema import columns_of, has_full_text, has_set_aside
 from agentmem.store.search import full_text_query, holds_all, text_of, words_of
 
 DEAD_TOKEN = -1
@@ -49,6 +49,7 @@ class TurnRows:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._full_text = has_full_text(index.execute)
+        self._has_set_aside = has_set_aside(index.execute)
         there = columns_of("turns", index.execute)
         self._columns = ", ".join(f"t.{name}" if name in there else "NULL" for name in _COLUMNS)
 
@@ -118,7 +119,11 @@ class TurnRows:
             """,
             (head,),
         )
-        return Branch(BranchTurn(turn, start, stop, bool(gone)) for turn, start, stop, gone in rows)
+        here = {row[0] for row in rows}
+        return Branch(
+            (BranchTurn(turn, start, stop, bool(gone)) for turn, start, stop, gone in rows),
+            [(start, stop) for turn, start, stop in self._set_aside() if turn in here],
+        )
 
     def newest(self, head: int | None, limit: int | None) -> list[Turn]:
         """Up to ``limit`` turns that end at a head, oldest first; None: all of them."""
@@ -197,6 +202,13 @@ class TurnRows:
             ids += np.frombuffer(blob, dtype=_IDS)[low:high].tolist()
         return ids
 
+    def ids_left(self, turn_id: int) -> list[int]:
+        """A turn's token ids, which may be fewer than its tokens. Raises DamagedError when there are none."""
+        rows = self._index.execute("SELECT ids FROM tokens WHERE turn = ?", (turn_id,))
+        if not rows or len(rows[0][0]) % _IDS.itemsize:
+            raise self._index.damage(f"tokens of turn {turn_id}", "its token ids are not there")
+        return [int(token) for token in np.frombuffer(rows[0][0], dtype=_IDS)]
+
     def digest_mark(self, turn_id: int | None) -> tuple[str | None, int]:
         """(kind, blocks) of the digests there were when a turn was committed."""
         if turn_id is None:
@@ -214,6 +226,7 @@ class TurnRows:
             )
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM set_aside WHERE turn = ?", (turn_id,))
         self._unindex(turn_ids)
 
     def rewrite(self, turn: Turn, ids: Sequence[int], digests: tuple[str | None, int]) -> None:
@@ -242,6 +255,7 @@ class TurnRows:
         for turn_id in sorted(turn_ids, reverse=True):  # a child's id is always the higher one
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM set_aside WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM turn_marks WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
         self._unindex(turn_ids)
@@ -249,6 +263,12 @@ class TurnRows:
     def all_ids(self) -> list[int]:
         """Ids of all turns of all branches."""
         return [turn_id for (turn_id,) in self._index.execute("SELECT id FROM turns ORDER BY id")]
+
+    def _set_aside(self) -> list[tuple[int, int, int]]:
+        if not self._has_set_aside:
+            return []
+        rows = self._index.execute("SELECT turn, start, stop FROM set_aside")
+        return [(row[0], row[1], row[2]) for row in rows]
 
     def _depth(self, turn_id: int) -> int:
         (depth,) = self._index.row("SELECT depth FROM turns WHERE id = ?", (turn_id,))

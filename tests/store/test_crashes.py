@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import traceback
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ import torch
 from agentmem.errors import StoreError
 from agentmem.store import DiskHome, DiskStore
 from agentmem.store.tensor_file import TensorWriter
+from support.killing import Body, killed
 from support.stores import (
     DIGEST_BLOCKS,
     SEGMENT_TOKENS,
@@ -28,36 +25,11 @@ from support.stores import (
     same,
 )
 
-Body = Callable[[DiskStore], object]
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> DiskHome:
     """A home with tiny segments."""
     return DiskHome(tmp_path, segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
-
-
-def die(*args: object, **kwargs: object) -> None:
-    """End this process at once, as kill -9 does."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(home: DiskHome, body: Body, at: str | None = None) -> None:
-    """Run ``body`` on the agent in a child process that is killed when it calls ``at``, else at the end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's idle threads
-        child = os.fork()
-    if child == 0:
-        try:
-            store = home.open("ada")
-            if at is not None:
-                pytest.MonkeyPatch().setattr(f"agentmem.store.{at}", die)
-            body(store)
-            die()
-        finally:
-            traceback.print_exc()
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def check(home: DiskHome, *turns: tuple[int, int]) -> None:
