@@ -113,7 +113,7 @@ def attend(
                 told.add(key)
         if not running:
             break
-        screen.say(f"{running} workers")
+        screen.say(f"workers: {running}")
         time.sleep(POLL_SECONDS)
         running, new = crew.running, True
     cells = [cell for key in keys if (cell := journal.settled(key)) is not None]
