@@ -353,9 +353,7 @@ class Home(Protocol):
         """A home out of sight where new agents are made from this one, whole before they are seen; gone with it."""
         ...
 
-    def put_in_place(
-        self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None
-    ) -> None:
+    def put_in_place(self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None) -> None:
         """Move agent ``new_id`` from the workshop of ``agent_id`` here, in one step; clears the workshop.
 
         Args:

@@ -30,9 +30,7 @@ class Branch:
         set_aside: token ranges whose keys and values were lost; nothing may attend to them.
     """
 
-    def __init__(
-        self, turns: Iterable[BranchTurn] = (), set_aside: Iterable[tuple[int, int]] = ()
-    ) -> None:
+    def __init__(self, turns: Iterable[BranchTurn] = (), set_aside: Iterable[tuple[int, int]] = ()) -> None:
         self._set_aside = list(set_aside)
         self._turns: list[BranchTurn] = []
         self._stops: list[int] = []

@@ -41,6 +41,8 @@ def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool)
     for (problem,) in problems:
         if problem != "ok":
             yield Finding("agent.db", "the index", problem)
+    for where, detail in index.flaws():
+        yield Finding("agent.db", where, detail)
     for table, row, *_ in index.execute("PRAGMA foreign_key_check"):
         yield Finding("agent.db", f"row {row} of {table}", "it refers to a row that is not there")
     wrong = index.execute(

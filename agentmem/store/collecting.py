@@ -49,6 +49,7 @@ def collect(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectReport:
 
 
 def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectReport:
+    parts.index.require_whole()
     before = folder_bytes(parts.folder)
     gone = [turn for turn in parts.turns.all_ids() if turn not in branch] if prune else []
     freed = parts.slots.ranges(gone)

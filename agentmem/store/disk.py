@@ -54,7 +54,7 @@ class DiskStore:
         self._access = Access(folder / "agent.db", agent_id, lock)
         db = open_database(folder / "agent.db", agent_id, read_only=lock is None)
         try:
-            self._index = Index(db, agent_id, read_only=lock is None)
+            self._index = Index(db, agent_id, read_only=lock is None, folder=folder)
             self._identity = self._index.identity()
             self._turns = TurnRows(self._index)
             self._slots = SlotRows(self._index)
@@ -133,8 +133,8 @@ class DiskStore:
 
     def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
         """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
-        last = self._at.head if at == HEAD else self._state(at)
-        return self._turns.newest(_id_of(last), limit)
+        branch = self._at.branch if at == HEAD else self._turns.branch(_id_of(self._state(at)))
+        return self._turns.newest(branch, limit)
 
     def every_turn(self) -> list[Turn]:
         """The turns of all branches, by number; forgotten ones too."""

@@ -13,13 +13,15 @@ from pathlib import Path
 from agentmem.errors import AgentBusyError, AgentMemError, DamagedError, StoreError
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_SIGNS = ("Could not decode to UTF-8", "no such table", "no such column", "malformed")
+"""What SQLite says of a file that is not as it was made, under a code of no meaning."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def of_sqlite(agent_id: str, error: sqlite3.Error) -> StoreError:
     """An error of SQLite: the index is damaged, in use, or the disk would not do as it was told."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGE:
+    if code in _DAMAGE or any(sign in str(error) for sign in _SIGNS):
         return DamagedError(agent_id, "agent.db", "the index", str(error))
     if code in _BUSY:
         return AgentBusyError(f"agent {agent_id!r}: the index is in use ({error}); try again")

@@ -42,6 +42,7 @@ class Eraser:
         turns = [turn for turn in map(parts.turns.get, dict.fromkeys(turn_ids)) if not turn.forgotten]
         if not turns:
             return 0
+        parts.index.require_whole()
         ids = [turn.id for turn in turns]
         tokens = sum(turn.stop - turn.start for turn in turns)
         ranges = parts.slots.ranges(ids)

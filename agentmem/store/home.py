@@ -121,9 +121,7 @@ class DiskHome:
             digest_blocks=self._digest_blocks,
         )
 
-    def put_in_place(
-        self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None
-    ) -> None:
+    def put_in_place(self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None) -> None:
         """Move agent ``new_id`` from the workshop of ``agent_id`` here, in one step; see the protocol."""
         name = checked_id(new_id)
         draft = self.workshop(agent_id).folder_of(name)
@@ -192,7 +190,7 @@ def _info(folder: Path) -> AgentInfo:
             index = Index(db, folder.name, read_only=True)
             identity = index.identity()
             rows = index.execute(
-                "SELECT t.depth, t.stop, t.created_at FROM state s JOIN turns t ON t.id = s.head"
+                "SELECT t.depth, t.stop, t.created_at FROM sealed_state s JOIN sealed_turns t ON t.id = s.head"
             )
         finally:
             db.close()

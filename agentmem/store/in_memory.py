@@ -87,9 +87,7 @@ class InMemoryHome:
         """A home out of sight, where new agents are made from this one; gone with it."""
         return self._workshops.setdefault(checked_id(agent_id), InMemoryHome())
 
-    def put_in_place(
-        self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None
-    ) -> None:
+    def put_in_place(self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None) -> None:
         """Move agent ``new_id`` from the workshop of ``agent_id`` here; see the protocol."""
         name = checked_id(new_id)
         draft = self.workshop(agent_id).find(name)

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ from agentmem.errors import (
 )
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Json
+from agentmem.store.connection import seals_of
 from agentmem.store.failures import of_sqlite
+from agentmem.store.mark import CommitMark
 
 _READER_MILLISECONDS = 200
 """How long a reader may keep the log from being emptied before that is left for later."""
@@ -46,15 +49,28 @@ def encode_json(value: Json) -> str:
 
 
 class Index:
-    """One open index. ``epoch`` None: read-only."""
+    """One open index. ``epoch`` None: read-only.
 
-    def __init__(self, db: Database, agent_id: str, *, read_only: bool) -> None:
+    Args:
+        db: from ``open_database``.
+        agent_id: for messages.
+        read_only: nothing may be changed.
+        folder: where it is noted what was acknowledged last; None: nowhere.
+
+    Raises:
+        DamagedError: tables, rows or acknowledged commits are missing.
+    """
+
+    def __init__(self, db: Database, agent_id: str, *, read_only: bool, folder: Path | None = None) -> None:
         self._db = db
         self._agent_id = agent_id
         self._refusal: str | None = None
         self._closed = False
         self._parked = False
         self._epoch: int | None = None
+        self._seals = seals_of(db.conn)
+        self._mark = None if folder is None else CommitMark(folder, agent_id)
+        self._check_whole(0 if self._mark is None else self._mark.read())
         if not read_only:
             self._epoch = self._claim()
 
@@ -70,9 +86,13 @@ class Index:
         if self._parked:
             raise ClosedError(f"agent {self._agent_id!r} is parked; unpark() it first")
         try:
-            return self._db.conn.execute(sql, values).fetchall()
+            rows = self._db.conn.execute(sql, values).fetchall()
+            broken = self._seals.broken(self._db.conn.execute)
         except sqlite3.Error as error:
             raise of_sqlite(self._agent_id, error) from error
+        if broken is not None:
+            raise self.damage(f"row {broken[1]} of table {broken[0]}", "the checksum differs")
+        return rows
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """The only row of a statement. Raises DamagedError when there is none."""
@@ -81,9 +101,49 @@ class Index:
             raise self.damage("its single-row tables", "a row is missing")
         return rows[0]
 
+    def require_rows(self, table: str) -> None:
+        """Before "it is not there" is believed: is the table as it was written? Raises DamagedError."""
+        if not self._seals.there:
+            return
+        with self.snapshot():
+            for where, detail in self._seals.flaws(self.execute):
+                raise self.damage(where, detail)
+            for (problem,) in self.execute(f"PRAGMA integrity_check({table})"):
+                if problem != "ok":
+                    raise self.damage(f"table {table}", problem)
+
+    def flaws(self) -> Iterator[tuple[str, str]]:
+        """(where, what) of rows and tables that are not as they were written. Reads every row."""
+        try:
+            with self.snapshot():
+                yield from self._seals.flaws(self.execute)
+                yield from self._seals.row_flaws(self._db.conn.execute)
+        except sqlite3.Error as error:
+            raise of_sqlite(self._agent_id, error) from error
+
+    def require_whole(self) -> None:
+        """Before anything is erased by what the index says: is all of it as written? Raises DamagedError."""
+        for where, detail in self.flaws():
+            raise self.damage(where, detail)
+        for (problem,) in self.execute("PRAGMA integrity_check") if self._seals.there else ():
+            if problem != "ok":
+                raise self.damage("the index", problem)
+
     def damage(self, where: str, detail: str) -> DamagedError:
         """The error for an index that contradicts itself."""
         return DamagedError(self._agent_id, "agent.db", where, detail)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Every statement in the block reads the same state, whatever a writer commits meanwhile."""
+        if self._db.conn.in_transaction:
+            yield
+            return
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._roll_back()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -93,13 +153,15 @@ class Index:
         if self._refusal is not None:
             raise StoreError(self._refusal)
         with self._immediate():
-            (epoch,) = self.row("SELECT epoch FROM state")
+            epoch, commits = self.row("SELECT epoch, commits FROM sealed_state")
             if epoch != self._epoch:
                 raise StaleWriterError(
                     f"agent {self._agent_id!r} was taken over by a later writer (epoch {epoch}, ours "
                     f"{self._epoch}); nothing was committed. Open it again."
                 )
+            self.execute("UPDATE state SET commits = ?", (commits + 1,))
             yield
+        self._acknowledge(commits + 1)
 
     def park(self) -> None:
         """Refuse everything until ``unpark``: other writers may change what is here."""
@@ -108,7 +170,7 @@ class Index:
     def unpark(self) -> bool:
         """Allow everything again; whether no other writer has opened the index since this one did."""
         self._parked = False
-        (epoch,) = self.row("SELECT epoch FROM state")
+        (epoch,) = self.row("SELECT epoch FROM sealed_state")
         return bool(epoch == self._epoch)
 
     def refuse(self, reason: str) -> None:
@@ -121,7 +183,7 @@ class Index:
     def identity(self) -> AgentIdentity:
         """Who this is."""
         agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts = self.row(
-            "SELECT agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts FROM identity"
+            "SELECT agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts FROM sealed_identity"
         )
         layout = KVLayout(tuple((heads, dim) for heads, dim in json.loads(layers)), _DTYPES[dtype])
         return AgentIdentity(
@@ -130,12 +192,12 @@ class Index:
 
     def file_sizes(self) -> tuple[int, int]:
         """(token slots in a segment, blocks in a digest file)."""
-        tokens, blocks = self.row("SELECT segment_tokens, digest_blocks FROM identity")
+        tokens, blocks = self.row("SELECT segment_tokens, digest_blocks FROM sealed_identity")
         return tokens, blocks
 
     def head(self) -> int | None:
         """The id of the head turn."""
-        (head,) = self.row("SELECT head FROM state")
+        (head,) = self.row("SELECT head FROM sealed_state")
         return None if head is None else int(head)
 
     def set_head(self, turn_id: int | None) -> None:
@@ -150,7 +212,9 @@ class Index:
 
     def noted(self, key: str) -> Json:
         """A named value; None when there is none."""
-        rows = self.execute("SELECT value FROM notes WHERE key = ?", (key,))
+        rows = self.execute("SELECT value FROM sealed_notes WHERE key = ?", (key,))
+        if not rows:
+            self.require_rows("notes")
         return json.loads(rows[0][0]) if rows else None
 
     def compact(self) -> bool:
@@ -175,9 +239,22 @@ class Index:
 
     def _claim(self) -> int:
         with self._immediate():
-            self.execute("UPDATE state SET epoch = epoch + 1")
-            (epoch,) = self.row("SELECT epoch FROM state")
+            self.execute("UPDATE state SET epoch = epoch + 1, commits = commits + 1")
+            epoch, commits = self.row("SELECT epoch, commits FROM sealed_state")
+        self._acknowledge(commits)
         return int(epoch)
+
+    def _acknowledge(self, commit: int) -> None:
+        if self._mark is not None:
+            self._mark.write(commit)
+
+    def _check_whole(self, marked: int) -> None:
+        """Raise DamagedError when tables, rows or commits are missing; texts are not read."""
+        with self.snapshot():
+            for where, detail in self._seals.flaws(self.execute):
+                raise self.damage(where, detail)
+            if self._seals.there and self._mark is not None:
+                self._mark.compare(marked, self.row("SELECT commits FROM sealed_state")[0])
 
     @contextmanager
     def _immediate(self) -> Iterator[None]:

@@ -82,7 +82,7 @@ def _standing(folder: Path, agent_id: str) -> tuple[str, str | None]:
     db = open_database(folder / "agent.db", agent_id, read_only=True)
     try:
         index = Index(db, agent_id, read_only=True)
-        rows = index.execute("SELECT t.state_id FROM state s JOIN turns t ON t.id = s.head")
+        rows = index.execute("SELECT t.state_id FROM sealed_state s JOIN sealed_turns t ON t.id = s.head")
         return index.identity().uuid, rows[0][0] if rows else None
     finally:
         db.close()

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64
 
+from agentmem.errors import DamagedError
 from agentmem.memory.source import RuleState
 from agentmem.store.branch import Branch
 from agentmem.store.index import Index
 from agentmem.store.schema import has_rule_states
 
+_REMEDY = "the checksum differs; go on with another selector, or from an earlier state"
 _COLUMNS = "turn, kind, start, tokens, running, first, blocks, closed, sum"
 
 
@@ -42,6 +44,8 @@ class RuleStateRows:
     def get(self, turn_id: int, kind: str) -> RuleState | None:
         """A turn's state, if it has one of that kind. Raises DamagedError."""
         rows = self._select("turn = ? AND kind = ?", (turn_id, kind))
+        if self._there and not rows:
+            self._index.require_rows("rule_states")
         return self._state(rows[0]) if rows else None
 
     def closed(self, branch: Branch, kind: str, but: Collection[int] = ()) -> list[tuple[int, Tensor]]:
@@ -61,20 +65,23 @@ class RuleStateRows:
 
     def damaged(self) -> list[int]:
         """Turns whose state does not match its checksum."""
-        return [row[0] for row in self._select("TRUE", ()) if _sum(row[4], row[7]) != row[8]]
+        if not self._there:
+            return []
+        rows = self._index.execute(f"SELECT {_COLUMNS} FROM rule_states")  # noqa: S608
+        return [row[0] for row in rows if _sum(row[4], row[7]) != row[8]]
 
     def _select(self, condition: str, values: Sequence[Any]) -> list[Any]:
         if not self._there:
             return []
-        return self._index.execute(f"SELECT {_COLUMNS} FROM rule_states WHERE {condition}", values)  # noqa: S608
+        try:
+            return self._index.execute(f"SELECT {_COLUMNS} FROM sealed_rule_states WHERE {condition}", values)  # noqa: S608
+        except DamagedError as error:
+            raise self._index.damage(error.where, _REMEDY) from error
 
     def _state(self, row: Any) -> RuleState:
         turn_id, kind, start, tokens, running, first, blocks, closed, stored = row
         if _sum(running, closed) != stored:
-            raise self._index.damage(
-                f"rule state of turn {turn_id}",
-                "the checksum differs; go on with another selector, or from an earlier state",
-            )
+            raise self._index.damage(f"rule state of turn {turn_id}", _REMEDY)
         return RuleState(
             kind,
             start,

@@ -1,10 +1,8 @@
 """The index's tables, and how a connection to it is opened.
 
 Migrations are ``sqlite_utils.Migrations``: each is one transaction together with its record. Knows
-tables and settings; what the rows mean is for :mod:`agentmem.store.index`.
-
-Readers are opened with ``mode=ro`` and ``wal_autocheckpoint=0``: SQLite before 3.51.3 can corrupt a WAL
-when two connections checkpoint at once, so only the one writer, who holds the lock, ever does.
+tables; how a connection works is :mod:`agentmem.store.connection`'s affair, and what the rows mean is for
+:mod:`agentmem.store.index`.
 """
 
 from __future__ import annotations
@@ -15,16 +13,17 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlite_utils import Database, Migrations
 
 from agentmem.errors import DamagedError, FormatVersionError, StoreError
+from agentmem.store.connection import IndexConnection, apply_settings, connect, require_wal
 from agentmem.store.failures import of_sqlite
 from agentmem.store.origins import default_trust, role_of
+from agentmem.store.seals import Seals, seal_all
 
 APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 knew no seals: what it writes would be taken for damage
 
 migrations = Migrations("agentmem.store")
 
@@ -157,6 +156,18 @@ def m002_rule_states(db: Database) -> None:
 
 
 @migrations()
+def m003_seals(db: Database) -> None:
+    """Checksums of rows, how many rows there are, and how many commits there were; see :mod:`agentmem.store.seals`.
+
+    The rows are sealed when all migrations are through.
+    """
+    db.execute("PRAGMA user_version = 2")
+    db.execute("CREATE TABLE tallies (name TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT")
+    db.execute("ALTER TABLE turns ADD COLUMN link BLOB")
+    db.execute("ALTER TABLE state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
 def m004_upkeep(db: Database) -> None:
     """Pins and expiries, what was dropped and why, where rebuilt states went, and what is still to be done."""
     for statement in _UPKEEP:
@@ -218,12 +229,13 @@ def create_database(path: Path) -> Database:
     """Make the index of a new agent. Nothing is synced: the caller syncs the whole folder at the end."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would use the umask
     db = _connect(path, read_only=False)
-    _apply_settings(db, read_only=False)
+    apply_settings(db.conn, "", read_only=False)
     db.execute("PRAGMA synchronous = OFF")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-    migrations.apply(db)
+    _migrate(db, "")
     db.execute("PRAGMA journal_mode = WAL")
+    _seal(db, read_only=False)
     return db
 
 
@@ -238,10 +250,12 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
     try:
         db = _connect(path, read_only=read_only)
         _check_format(db, agent_id)
-        _apply_settings(db, read_only=read_only)
+        apply_settings(db.conn, agent_id, read_only=read_only)
         if not read_only:
-            migrations.apply(db)
+            require_wal(db.conn, agent_id)
+            _migrate(db, agent_id)
             _check_full_text(db, agent_id)
+        _seal(db, read_only=read_only)
     except sqlite3.OperationalError as error:  # the disk, or somebody else; not what the file holds
         if db is not None:
             db.close()
@@ -258,16 +272,33 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
 
 
 def _connect(path: Path, *, read_only: bool) -> Database:
-    mode = "ro" if read_only else "rw"
-    if read_only and not os.access(path.parent, os.W_OK) and not path.with_name("agent.db-wal").exists():
-        mode = "ro&immutable=1"  # a copy on read-only media: nobody writes, and no -shm file can be made
-    conn = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}",
-        uri=True,
-        isolation_level=None,  # transactions are begun by us, and IMMEDIATE
-        check_same_thread=False,  # one caller at a time, but not always the same thread
-    )
-    return Database(conn, recursive_triggers=False, execute_plugins=False)
+    return Database(connect(path, read_only=read_only), recursive_triggers=True, execute_plugins=False)
+
+
+def _seal(db: Database, *, read_only: bool) -> None:
+    assert isinstance(db.conn, IndexConnection)
+    db.conn.seals = Seals(db.conn, read_only=read_only)
+
+
+def _migrate(db: Database, agent_id: str) -> None:
+    """Bring tables up to date, and seal every row anew: all of it or nothing. Raises DamagedError."""
+    pending = migrations.pending(db)
+    if not pending:
+        return
+    if "m003_seals" in {done.name for done in migrations.applied(db)}:
+        seals = Seals(db.conn, read_only=True)  # what is damaged must not be sealed over
+        for where, detail in (*seals.flaws(db.conn.execute), *seals.row_flaws(db.conn.execute)):
+            raise DamagedError(agent_id, "agent.db", where, detail)
+        seals.drop(db.conn)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        migrations.apply(db)
+        seal_all(db.conn)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.conn.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _check_format(db: Database, agent_id: str) -> None:
@@ -288,18 +319,3 @@ def _check_full_text(db: Database, agent_id: str) -> None:
             f"agent {agent_id!r} keeps a full-text index, which this Python's SQLite was built without (FTS5). "
             "Open it read-only, or with a Python whose SQLite has FTS5."
         )
-
-
-def _apply_settings(db: Database, *, read_only: bool) -> None:
-    settings = {
-        "busy_timeout": 5000,
-        "synchronous": 2,  # FULL: what was acknowledged survives a power cut
-        "foreign_keys": 1,
-        "trusted_schema": 0,
-        "cell_size_check": 1,
-        "mmap_size": 0,
-        "secure_delete": 1,
-        "wal_autocheckpoint": 0 if read_only else 1000,
-    }
-    for name, value in settings.items():
-        db.execute(f"PRAGMA {name} = {value}")

@@ -34,11 +34,13 @@ class SlotRows:
 
     def segments(self) -> list[int]:
         """Numbers of the segments there are."""
-        return [number for (number,) in self._index.execute("SELECT id FROM segments ORDER BY id")]
+        return [number for (number,) in self._index.execute("SELECT id FROM sealed_segments ORDER BY id")]
 
     def extents(self, branch: Branch) -> list[Extent]:
         """Where the tokens of a branch lie, in order."""
-        rows = self._index.execute("SELECT turn, start, segment, slot, count FROM extents ORDER BY start")
+        rows = self._index.execute(
+            "SELECT turn, start, segment, slot, count FROM sealed_extents ORDER BY start"
+        )
         return [Extent(*row[1:]) for row in rows if row[0] in branch]
 
     def mapped(self, branch: Branch) -> BranchMap:
@@ -57,7 +59,7 @@ class SlotRows:
         found = []
         for turn_id in turn_ids:
             rows = self._index.execute(
-                "SELECT segment, slot, slot + count FROM extents WHERE turn = ?", (turn_id,)
+                "SELECT segment, slot, slot + count FROM sealed_extents WHERE turn = ?", (turn_id,)
             )
             found += [SlotRange(*row) for row in rows]
         return found
@@ -65,29 +67,29 @@ class SlotRows:
     def all_ranges(self) -> list[tuple[SlotRange, bool]]:
         """All slots in use, each with whether its turn was forgotten."""
         rows = self._index.execute(
-            "SELECT e.segment, e.slot, e.slot + e.count, t.forgotten FROM extents e JOIN turns t ON t.id = e.turn"
+            "SELECT e.segment, e.slot, e.slot + e.count, t.forgotten FROM sealed_extents e JOIN linked_turns t ON t.id = e.turn"
         )
         return [(SlotRange(*row[:3]), bool(row[3])) for row in rows]
 
     def used(self, segment: int) -> int:
         """Slots up to the last one in use."""
-        (used,) = self._index.row(
-            "SELECT coalesce(max(slot + count), 0) FROM extents WHERE segment = ?", (segment,)
-        )
-        return int(used)
+        rows = self._index.execute("SELECT segment, slot + count FROM sealed_extents")
+        return max((stop for number, stop in rows if number == segment), default=0)
 
     def tail(self) -> Tail:
         """Where the next token goes: behind the newest segment's last slot, or into a new segment."""
-        (number,) = self._index.row("SELECT next_segment FROM state")
+        (number,) = self._index.row("SELECT next_segment FROM sealed_state")
         if number - 1 in self.segments():
             listed = [range_.stop for range_ in self.scrubs() if range_.segment == number - 1]
-            return Tail(number - 1, max([self.used(number - 1), *listed]))  # never where zeros are still to go
+            return Tail(
+                number - 1, max([self.used(number - 1), *listed])
+            )  # never where zeros are still to go
         return Tail(number, 0)
 
     def pages(self, segment: int) -> list[PageSums]:
         """The checksums of a segment's pages."""
         rows = self._index.execute(
-            "SELECT page, filled, sums FROM pages WHERE segment = ? ORDER BY page", (segment,)
+            "SELECT page, filled, sums FROM sealed_pages WHERE segment = ? ORDER BY page", (segment,)
         )
         return [PageSums(*row) for row in rows]
 
@@ -126,8 +128,8 @@ class SlotRows:
 
     def digests(self) -> DigestState:
         """What was committed of the digests."""
-        kind, count = self._index.row("SELECT digest_kind, digest_count FROM state")
-        rows = self._index.execute("SELECT file, filled, sums FROM digest_files")
+        kind, count = self._index.row("SELECT digest_kind, digest_count FROM sealed_state")
+        rows = self._index.execute("SELECT file, filled, sums FROM sealed_digest_files")
         return DigestState(kind, count, {row[0]: DigestSums(*row) for row in rows})
 
     def set_digests(self, kind: str | None, count: int, first: int, changed: Sequence[DigestSums]) -> None:
@@ -142,13 +144,15 @@ class SlotRows:
 
     def all_extents(self) -> list[tuple[int, Extent]]:
         """(turn, where some of its tokens lie) for all turns of all branches, turn by turn."""
-        rows = self._index.execute("SELECT turn, start, segment, slot, count FROM extents ORDER BY turn, start")
+        rows = self._index.execute(
+            "SELECT turn, start, segment, slot, count FROM sealed_extents ORDER BY turn, start"
+        )
         return [(row[0], Extent(*row[1:])) for row in rows]
 
     def turns_in(self, segment: int, first: int, last: int) -> list[int]:
         """Turns with tokens in slots [first, last) of a segment."""
         rows = self._index.execute(
-            "SELECT DISTINCT turn FROM extents WHERE segment = ? AND slot < ? AND slot + count > ? ORDER BY turn",
+            "SELECT DISTINCT turn FROM sealed_extents WHERE segment = ? AND slot < ? AND slot + count > ? ORDER BY turn",
             (segment, last, first),
         )
         return [turn for (turn,) in rows]
@@ -157,7 +161,9 @@ class SlotRows:
         """(turn, start, stop, segment, slot) of tokens set aside, with where their damaged bytes lie."""
         if not self._has_set_aside:
             return []
-        rows = self._index.execute("SELECT turn, start, stop, segment, slot FROM set_aside ORDER BY turn, start")
+        rows = self._index.execute(
+            "SELECT turn, start, stop, segment, slot FROM sealed_set_aside ORDER BY turn, start"
+        )
         return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
     def put_aside(self, rows: Iterable[tuple[int, int, int, int, int]]) -> None:
@@ -170,12 +176,12 @@ class SlotRows:
 
     def next_segment(self) -> int:
         """A number that no segment ever had."""
-        (number,) = self._index.row("SELECT next_segment FROM state")
+        (number,) = self._index.row("SELECT next_segment FROM sealed_state")
         return int(number)
 
     def scrubs(self) -> list[SlotRange]:
         """Slots still to be overwritten with zeros."""
-        rows = self._index.execute("SELECT segment, slot, slot + count FROM scrubs")
+        rows = self._index.execute("SELECT segment, slot, slot + count FROM sealed_scrubs")
         return [SlotRange(*row) for row in rows]
 
     def add_scrubs(self, ranges: Iterable[SlotRange]) -> None:

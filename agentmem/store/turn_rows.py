@@ -90,14 +90,15 @@ class TurnRows:
 
     def get(self, turn_id: int) -> Turn:
         """One turn. Raises StateNotFoundError."""
-        rows = self._index.execute(f"SELECT {self._columns} FROM turns t WHERE t.id = ?", (turn_id,))  # noqa: S608
+        rows = self._index.execute(f"SELECT {self._columns} FROM sealed_turns t WHERE t.id = ?", (turn_id,))  # noqa: S608
         if not rows:
+            self._index.require_rows("turns")
             raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
         return _turn(rows[0])
 
     def every(self) -> list[Turn]:
         """The turns of all branches, by number."""
-        rows = self._index.execute(f"SELECT {self._columns} FROM turns t ORDER BY t.id")  # noqa: S608
+        rows = self._index.execute(f"SELECT {self._columns} FROM sealed_turns t ORDER BY t.id")  # noqa: S608
         return [_turn(row) for row in rows]
 
     def ids_of(self, turn_id: int) -> list[int]:
@@ -106,47 +107,44 @@ class TurnRows:
         return self.token_ids(turn.start, turn.stop, self.branch(turn_id))
 
     def branch(self, head: int | None) -> Branch:
-        """The turns from the root to a head."""
+        """The turns from the root to a head. Raises DamagedError when the index lacks one of them."""
         rows = self._index.execute(
             """
             WITH RECURSIVE branch (id, parent, start, stop, forgotten, depth) AS (
-                SELECT id, parent, start, stop, forgotten, depth FROM turns WHERE id = ?
+                SELECT id, parent, start, stop, forgotten, depth FROM linked_turns WHERE id = ?
                 UNION ALL
                 SELECT t.id, t.parent, t.start, t.stop, t.forgotten, t.depth
-                FROM turns t JOIN branch b ON t.id = b.parent
+                FROM linked_turns t JOIN branch b ON t.id = b.parent AND t.depth < b.depth
             )
-            SELECT id, start, stop, forgotten FROM branch ORDER BY depth
+            SELECT id, parent, start, stop, forgotten, depth FROM branch ORDER BY depth
             """,
             (head,),
         )
+        parent, length = None, 0
+        for depth, row in enumerate(rows, start=1):
+            if row[1] != parent or row[2] != length or row[5] != depth:
+                raise self._index.damage(f"turn {row[0]}", "the turn before it is not there")
+            parent, length = row[0], row[3]
+        if parent != head:
+            raise self._index.damage(f"turn {head}", "it is not there")
         here = {row[0] for row in rows}
         return Branch(
-            (BranchTurn(turn, start, stop, bool(gone)) for turn, start, stop, gone in rows),
+            (BranchTurn(row[0], row[2], row[3], bool(row[4])) for row in rows),
             [(start, stop) for turn, start, stop in self._set_aside() if turn in here],
         )
 
-    def newest(self, head: int | None, limit: int | None) -> list[Turn]:
-        """Up to ``limit`` turns that end at a head, oldest first; None: all of them."""
-        rows = self._index.execute(
-            f"""
-            WITH RECURSIVE branch (id, parent) AS (
-                SELECT id, parent FROM turns WHERE id = ?
-                UNION ALL
-                SELECT t.id, t.parent FROM turns t JOIN branch b ON t.id = b.parent
-                LIMIT ?
-            )
-            SELECT {self._columns} FROM branch b JOIN turns t ON t.id = b.id ORDER BY t.depth
-            """,  # noqa: S608
-            (head, -1 if limit is None else limit),
-        )
-        return [_turn(row) for row in rows]
+    def newest(self, branch: Branch, limit: int | None) -> list[Turn]:
+        """Up to ``limit`` turns at the end of a branch, oldest first; None: all of them."""
+        ids = branch.ids
+        return [self.get(turn_id) for turn_id in (ids if limit is None else ids[len(ids) - limit :])]
 
     def find_state(self, state_id: str, branch: Branch) -> Turn:
         """The turn of a state: on the branch if it is there, else the newest. Raises StateNotFoundError."""
         rows = self._index.execute(
-            "SELECT id, forgotten FROM turns WHERE state_id = ? ORDER BY id DESC", (state_id,)
+            "SELECT id, forgotten FROM sealed_turns WHERE state_id = ? ORDER BY id DESC", (state_id,)
         )
         if not rows:
+            self._index.require_rows("turns")
             raise StateNotFoundError(f"there is no state {state_id!r}; see checkpoint() and the history")
         living = [turn_id for turn_id, forgotten in rows if not forgotten]
         if not living:
@@ -157,24 +155,30 @@ class TurnRows:
         """Where the words of a branch's living turns came from, oldest first; reads no text that it need not."""
         there = columns_of("turns", self._index.execute)
         role, trust = (name if name in there else "NULL" for name in ("role", "trust"))
+        table, text = "sealed_turns", f"CASE WHEN {role} IS NULL THEN messages END"
+        if {"link", "role"} <= there:
+            table, text = "linked_turns", "NULL"
         rows = self._index.execute(
             f"SELECT id, start, stop, source, {role}, {trust}, "  # noqa: S608
-            f"CASE WHEN {role} IS NULL THEN messages END FROM turns WHERE forgotten = 0 ORDER BY start"
+            f"{text}, forgotten FROM {table} ORDER BY start"
         )
         found = []
-        for turn, start, stop, source, named, label, messages in rows:
-            if turn in branch:
+        for turn, start, stop, source, named, label, messages, forgotten in rows:
+            if turn in branch and not forgotten:
                 whose = named or role_of(json.loads(messages))
                 found.append(Origin(turn, start, stop, whose, source, label or default_trust(whose)))
         return found
 
     def observed_parts(self, source: str, branch: Branch) -> list[Turn]:
         """Turns of the branch with this source and a part number, in order."""
-        rows = self._index.execute(
-            f"SELECT {self._columns} FROM turns t WHERE t.source = ? AND t.part IS NOT NULL ORDER BY t.depth",  # noqa: S608
-            (source,),
-        )
-        return [_turn(row) for row in rows if row[0] in branch]
+        sql = "SELECT id FROM linked_turns WHERE source = ? ORDER BY depth"
+        with self._index.snapshot():  # what one of the two misses is damage
+            listed = self._index.execute(sql, (source,))
+            scanned = self._index.execute(sql.replace("source = ?", "+source = ?"), (source,))
+        if listed != scanned:
+            raise self._index.damage("index turns_by_source", "it does not list what the table holds")
+        turns = [self.get(turn_id) for (turn_id,) in listed if turn_id in branch]
+        return [turn for turn in turns if turn.part is not None]
 
     def search(self, query: str, branch: Branch, limit: int) -> list[Turn]:
         """Turns of the branch that hold all words of the query, newest first."""
@@ -198,13 +202,13 @@ class TurnRows:
             if turn.forgotten:
                 ids += [DEAD_TOKEN] * (high - low)
                 continue
-            (blob,) = self._index.row("SELECT ids FROM tokens WHERE turn = ?", (turn.id,))
+            (blob,) = self._index.row("SELECT ids FROM sealed_tokens WHERE turn = ?", (turn.id,))
             ids += np.frombuffer(blob, dtype=_IDS)[low:high].tolist()
         return ids
 
     def ids_left(self, turn_id: int) -> list[int]:
         """A turn's token ids, which may be fewer than its tokens. Raises DamagedError when there are none."""
-        rows = self._index.execute("SELECT ids FROM tokens WHERE turn = ?", (turn_id,))
+        rows = self._index.execute("SELECT ids FROM sealed_tokens WHERE turn = ?", (turn_id,))
         if not rows or len(rows[0][0]) % _IDS.itemsize:
             raise self._index.damage(f"tokens of turn {turn_id}", "its token ids are not there")
         return [int(token) for token in np.frombuffer(rows[0][0], dtype=_IDS)]
@@ -213,7 +217,9 @@ class TurnRows:
         """(kind, blocks) of the digests there were when a turn was committed."""
         if turn_id is None:
             return None, 0
-        kind, count = self._index.row("SELECT digest_kind, digest_count FROM turns WHERE id = ?", (turn_id,))
+        kind, count = self._index.row(
+            "SELECT digest_kind, digest_count FROM sealed_turns WHERE id = ?", (turn_id,)
+        )
         return kind, count
 
     def forget(self, turn_ids: Sequence[int]) -> None:
@@ -262,16 +268,16 @@ class TurnRows:
 
     def all_ids(self) -> list[int]:
         """Ids of all turns of all branches."""
-        return [turn_id for (turn_id,) in self._index.execute("SELECT id FROM turns ORDER BY id")]
+        return [turn_id for (turn_id,) in self._index.execute("SELECT id FROM linked_turns ORDER BY id")]
 
     def _set_aside(self) -> list[tuple[int, int, int]]:
         if not self._has_set_aside:
             return []
-        rows = self._index.execute("SELECT turn, start, stop FROM set_aside")
+        rows = self._index.execute("SELECT turn, start, stop FROM sealed_set_aside")
         return [(row[0], row[1], row[2]) for row in rows]
 
     def _depth(self, turn_id: int) -> int:
-        (depth,) = self._index.row("SELECT depth FROM turns WHERE id = ?", (turn_id,))
+        (depth,) = self._index.row("SELECT depth FROM linked_turns WHERE id = ?", (turn_id,))
         return int(depth)
 
     def _candidates(self, wanted: Sequence[str], branch: Branch) -> list[int]:

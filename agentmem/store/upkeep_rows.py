@@ -26,7 +26,11 @@ class UpkeepRows:
 
     def marks(self) -> dict[int, TurnMarks]:
         """Turns that expire or are pinned."""
-        rows = self._index.execute("SELECT turn, expires_at, pinned FROM turn_marks") if self._there else ()
+        rows = (
+            self._index.execute("SELECT turn, expires_at, pinned FROM sealed_turn_marks")
+            if self._there
+            else ()
+        )
         return {turn: TurnMarks(expires_at, bool(pinned)) for turn, expires_at, pinned in rows}
 
     def set_expiry(self, turn_id: int, expires_at: str) -> None:
@@ -52,7 +56,7 @@ class UpkeepRows:
         """All rows, oldest first."""
         if not self._there:
             return []
-        rows = self._index.execute("SELECT what, why, at, turns, tokens FROM audit ORDER BY id")
+        rows = self._index.execute("SELECT what, why, at, turns, tokens FROM sealed_audit ORDER BY id")
         return [AuditRow(what, why, at, json.loads(turns), tokens) for what, why, at, turns, tokens in rows]
 
     def add_audit(self, reason: Reason, turn_ids: Sequence[int], tokens: int) -> None:
@@ -64,7 +68,7 @@ class UpkeepRows:
 
     def now(self, state_id: str) -> str:
         """The id of a state as it is now: another one after a rebuild. Raises StateForgottenError."""
-        sql = "SELECT new FROM moved_states WHERE old = ?"
+        sql = "SELECT new FROM sealed_moved_states WHERE old = ?"
         rows = self._index.execute(sql, (state_id,)) if self._there else ()
         if rows and rows[0][0] is None:
             raise StateForgottenError(f"state {state_id!r} was forgotten and cannot be returned to")
@@ -78,7 +82,9 @@ class UpkeepRows:
 
     def due(self) -> bool:
         """Whether the index is still to be rewritten without what was deleted."""
-        return self._there and bool(self._index.execute("SELECT 1 FROM chores WHERE name = ?", (COMPACT,)))
+        return self._there and bool(
+            self._index.execute("SELECT 1 FROM sealed_chores WHERE name = ?", (COMPACT,))
+        )
 
     def set_due(self, *, due: bool) -> None:
         """Say so."""

@@ -15,6 +15,7 @@ import torch
 from agentmem.errors import DamagedError
 from agentmem.memory.source import RuleState
 from agentmem.store import DiskHome, Home, Store
+from support.old_index import make_older
 from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, create, kv, new_turn
 
 KIND = "received"
@@ -166,18 +167,17 @@ def test_damage_is_an_error_and_never_another_state(disk: DiskHome) -> None:
     db.close()
     store = disk.open("ada")
 
-    with pytest.raises(DamagedError, match="rule state of turn 3"):
+    with pytest.raises(DamagedError, match=r"row 3 of table rule_states.*another selector"):
         store.digests.states.last(KIND)
-    assert [finding.where for finding in store.verify(deep=True).findings] == ["rule state of turn 3"]
+    found = [finding.where for finding in store.verify(deep=True).findings]
+    assert found == ["row 3 of table rule_states", "rule state of turn 3"]
     store.close()
 
 
 def test_an_index_from_before_there_were_states_is_read(disk: DiskHome) -> None:
     """Read-only it has none; a writer brings it up to date."""
-    with index_of(disk) as db:
-        db.execute("DROP TABLE rule_states")
-        db.execute("DELETE FROM _sqlite_migrations WHERE name = 'm002_rule_states'")
-    db.close()
+    (path,) = disk.home.glob("agents/*/agent.db")
+    make_older(path, "m002_rule_states")
     for read_only in (True, False):
         store = disk.open("ada", read_only=read_only)
         assert store.digests.states.last(KIND) is None and told(store) == []

@@ -15,7 +15,7 @@ from agentmem.errors import ConfigError, StoreError
 from agentmem.memory.source import KVLayout
 from agentmem.store import DiskHome
 from agentmem.store.files import folder_bytes
-from agentmem.store.schema import APPLICATION_ID, migrations, open_database
+from agentmem.store.schema import APPLICATION_ID, FORMAT_VERSION, migrations, open_database
 from support.stores import (
     DIGEST_BLOCKS,
     LAYOUT,
@@ -264,7 +264,7 @@ def test_index_settings(home: DiskHome) -> None:
         "mmap_size": 0,
         "secure_delete": 1,
         "application_id": APPLICATION_ID,
-        "user_version": 1,
+        "user_version": FORMAT_VERSION,
     }
     for read_only, checkpoint in ((True, 0), (False, 1000)):
         db = open_database(folder(home) / "agent.db", "ada", read_only=read_only)

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from agentmem.store import schema
+from agentmem.store.seals import seal_all
 
 _OWN = ("sqlite_", "_sqlite_", "turn_words")
 """What SQLite, sqlite-utils and FTS5 keep for themselves."""
@@ -36,7 +37,10 @@ def make_older(path: Path, before: str) -> None:
     if schema.has_full_text(lambda sql: db.execute(sql).fetchall()):
         db.execute("INSERT INTO main.turn_words (rowid, words) SELECT rowid, words FROM new.turn_words")
     db.execute("DETACH new")
+    if "m003_seals" in versions()[: versions().index(before)]:
+        seal_all(db.conn)
     db.close()
+    path.with_name("agent.mark").unlink(missing_ok=True)
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     old_path.replace(path)
