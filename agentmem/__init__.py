@@ -60,6 +60,7 @@ if typing.TYPE_CHECKING:
     from agentmem.engine.model import LanguageModel
     from agentmem.store import InMemoryHome, InMemoryStore
     from agentmem.store.base import AgentInfo, Finding, VerifyReport
+    from agentmem.store.mended import RepairedRange, RepairReport
 
 __all__ = [
     "AgentBusyError",
@@ -96,6 +97,8 @@ __all__ = [
     "RebuildNeededError",
     "RecallReceipt",
     "RecalledBlock",
+    "RepairReport",
+    "RepairedRange",
     "Reply",
     "ReplyStream",
     "ResumeReceipt",
@@ -120,6 +123,8 @@ _PLACES = {
     "InMemoryStore": "agentmem.store",
     "LanguageModel": "agentmem.engine.model",
     "MemoryConfig": "agentmem.config",
+    "RepairReport": "agentmem.store.mended",
+    "RepairedRange": "agentmem.store.mended",
     "VerifyReport": "agentmem.store.base",
 }
 """Names that are not in agentmem.agent."""

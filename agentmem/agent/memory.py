@@ -48,6 +48,8 @@ from agentmem.agent.receipts import (
     SearchHit,
     WriteReceipt,
 )
+from agentmem.agent.reencoding import make_draft
+from agentmem.agent.repairing import repair
 from agentmem.agent.streams import AsyncReplyStream, ReplyStream, gathered
 from agentmem.agent.turns import Asked, Turns
 from agentmem.config import MemoryConfig
@@ -56,6 +58,7 @@ from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
 from agentmem.errors import ClosedError, ReadOnlyError
 from agentmem.store.base import HEAD, AgentInfo, Home, Store, VerifyReport
+from agentmem.store.mended import RepairReport
 
 Message = Mapping[str, Any]
 
@@ -429,6 +432,24 @@ class AgentMemory:
         with self._gate:
             return self._store.verify(deep=deep)
 
+    def repair(self, *, dry_run: bool = False, encode: bool = True) -> RepairReport:
+        """Compute damaged keys and values anew from the stored token ids, and drop damaged digests.
+
+        Each damaged turn is run again as it was run. The report says of which ranges the bits are those
+        that were committed. Nothing old is altered before all of it is done; then one commit swaps it in.
+
+        Args:
+            dry_run: only say what is damaged and what would become of it.
+            encode: False: set damaged tokens aside, so that no turn attends to them, until a later repair.
+
+        Raises:
+            StoreError: the disk failed; nothing has changed.
+        """
+        with self._gate:
+            if not dry_run:
+                self._check_writable()
+            return repair(self._store, self._model.get() if encode else None, dry_run=dry_run)
+
     # -- changing the past ------------------------------------------------------------------------
 
     def rewind(self, state_id: str | None) -> None:
@@ -443,6 +464,49 @@ class AgentMemory:
             self._home.fork(self.agent_id, agent_id)
         model = self._model.get()
         return AgentMemory.resume(agent_id, model=model, home=self._home, config=self._config)
+
+    def reencode(
+        self,
+        model: str | Path | LanguageModel,
+        *,
+        agent_id: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        config: MemoryConfig | None = None,
+        on_progress: Progress | None = None,
+    ) -> AgentMemory:
+        """Move to another model: the text of the current branch is read by it, as a new agent, which is opened.
+
+        A call that was killed goes on where it stopped when it is repeated. States of the old agent are not
+        states of the new one.
+
+        Args:
+            model: as in :meth:`resume`.
+            agent_id: the new agent's name; None: it takes this one's place in one step, when it is whole.
+                This object is closed then, and the old keys and values are removed. Opened read-only, the
+                old model is not needed; the right to write is taken for that step alone.
+            device, dtype: as in :meth:`resume`.
+            config: None: this agent's.
+            on_progress: told (tokens done, tokens in all), counted in the old model's tokens.
+
+        Raises:
+            AgentExistsError, AgentBusyError, ModelError, ConfigError, StoreError: this agent is as it was.
+            StaleWriterError: it went on elsewhere meanwhile, so it was not replaced.
+        """
+        with self._gate:
+            wanted = model
+            if not isinstance(wanted, LanguageModel):
+                wanted = LanguageModel.load(wanted, device=device, dtype=dtype)
+            name = self.agent_id if agent_id is None else agent_id
+            make_draft(self._store, self._home, name, wanted, config or self._config, on_progress)
+            over = None
+            if agent_id is None:
+                head = self._store.head
+                over = (self._store.identity.uuid, None if head is None else head.state_id)
+                self._gate.shut()
+                self._store.close()
+            self._home.put_in_place(self.agent_id, name, over=over)
+        return AgentMemory.resume(name, model=wanted, home=self._home)
 
     def forget(
         self,
@@ -470,6 +534,8 @@ class AgentMemory:
         """
         with self._gate:
             self._check_writable()
+            if not dry_run:
+                self._home.clear_workshop(self.agent_id)  # an unfinished move holds the same words
             return forget(
                 self._store,
                 sink_tokens=self._config.sink_tokens,

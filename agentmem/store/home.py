@@ -17,12 +17,14 @@ from agentmem.store.birth import new_folder, remove, write_fork, write_new
 from agentmem.store.disk import DiskStore
 from agentmem.store.files import folder_bytes, make_folder
 from agentmem.store.index import Index
+from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.names import checked_id, folder_name
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.placing import clear, place, replace
 from agentmem.store.schema import open_database
 from agentmem.store.segment import segment_spec
+from agentmem.store.vault import SealedVault, encrypt_new, vault_of
 
 
 def now() -> str:
@@ -37,9 +39,17 @@ class DiskHome:
         home: made when the first agent is.
         segment_tokens: token slots in a segment file of agents made here; a multiple of 32.
         digest_blocks: blocks in a digest file of agents made here.
+        key: agents made here are encrypted with it, and such agents are opened with it; None: plain ones.
     """
 
-    def __init__(self, home: Path, *, segment_tokens: int = 8192, digest_blocks: int = 1024) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        segment_tokens: int = 8192,
+        digest_blocks: int = 1024,
+        key: MemoryKey | None = None,
+    ) -> None:
         if segment_tokens <= 0 or segment_tokens % PAGE_SLOTS:
             raise ConfigError(f"segment_tokens={segment_tokens} is not a positive multiple of {PAGE_SLOTS}")
         if digest_blocks <= 0:
@@ -47,6 +57,27 @@ class DiskHome:
         self.home = Path(home)
         self._segment_tokens = segment_tokens
         self._digest_blocks = digest_blocks
+        self._key = key
+
+    def with_key(self, key: MemoryKey) -> DiskHome:
+        """The same home, for agents that are encrypted with a key."""
+        return DiskHome(
+            self.home, segment_tokens=self._segment_tokens, digest_blocks=self._digest_blocks, key=key
+        )
+
+    def change_key(self, agent_id: str, key: MemoryKey) -> None:
+        """Lock an encrypted agent with another key from now on. Raises KeyNeededError, WrongKeyError, StoreError."""
+        name = checked_id(agent_id)
+        folder = self._require(name)
+        lock = WriterLock(folder / "lock", name)
+        try:
+            vault = vault_of(folder, name, self._key)
+            if not isinstance(vault, SealedVault):
+                raise KeyNeededError(f"agent {name!r} is not encrypted: there is no key to change")
+            with typed(name, "changing the key"):
+                vault.change(folder, self.peek(name).uuid, key)
+        finally:
+            lock.release()
 
     def exists(self, agent_id: str) -> bool:
         """Whether there is such an agent."""
@@ -70,6 +101,8 @@ class DiskHome:
         final = self._folder(name)
         with new_folder(final, name) as (folder, lock):
             write_new(folder, identity, self._segment_tokens, self._digest_blocks)
+            if self._key is not None:
+                encrypt_new(folder, name, identity.uuid, self._key)
         return self._opened(final, name, lock)
 
     def open(self, agent_id: str, *, wait: float = 0.0, read_only: bool = False) -> DiskStore:
@@ -102,7 +135,8 @@ class DiskHome:
             lock = WriterLock(source / "lock", name)
         try:
             with new_folder(self._folder(new_name), new_name) as (folder, new_lock):
-                write_fork(source, folder, name, new_name, uuid.uuid4().hex, now())
+                vault = vault_of(source, name, self._key)
+                write_fork(source, folder, name, new_name, uuid.uuid4().hex, now(), vault)
             new_lock.release()
         finally:
             if lock is not None:
@@ -119,6 +153,7 @@ class DiskHome:
             self._workshop(checked_id(agent_id)),
             segment_tokens=self._segment_tokens,
             digest_blocks=self._digest_blocks,
+            key=self._key,
         )
 
     def put_in_place(self, agent_id: str, new_id: str, *, over: tuple[str, str | None] | None = None) -> None:
@@ -148,6 +183,7 @@ class DiskHome:
         name = checked_id(agent_id)
         folder = self._require(name)
         remove(folder, name, WriterLock(folder / "lock", name))
+        self.clear_workshop(name)
 
     def _folder(self, name: str) -> Path:
         return self.home / "agents" / folder_name(name)
@@ -167,10 +203,9 @@ class DiskHome:
         if (self._folder(name) / "agent.db").exists():
             raise AgentExistsError(f"there is an agent {name!r} already; open it, or choose another name")
 
-    @staticmethod
-    def _opened(folder: Path, name: str, lock: WriterLock | None) -> DiskStore:
+    def _opened(self, folder: Path, name: str, lock: WriterLock | None) -> DiskStore:
         try:
-            store = DiskStore(folder, name, lock)
+            store = DiskStore(folder, name, lock, self._key)
         except BaseException:
             if lock is not None:
                 lock.release()

@@ -21,6 +21,8 @@ from agentmem import (
     QuarantineReceipt,
     RecalledBlock,
     RecallReceipt,
+    RepairedRange,
+    RepairReport,
     Reply,
     ResumeReceipt,
     SearchHit,
@@ -86,6 +88,8 @@ def looking(memory: AgentMemory) -> None:
     assert_type(memory.language_model, LanguageModel)
     assert_type(memory.search("biscuit"), list[SearchHit])
     assert_type(memory.verify(deep=True), VerifyReport)
+    assert_type(memory.repair(dry_run=True), RepairReport)
+    assert_type(memory.repair(encode=False).ranges, Sequence[RepairedRange])
     assert_type(memory.checkpoint(), str | None)
     assert_type(memory.quarantined, Sequence[Quarantined])
 
@@ -93,6 +97,7 @@ def looking(memory: AgentMemory) -> None:
 def changing(memory: AgentMemory, folder: Path) -> None:
     """Fork, go back, forget, carry away and bring back."""
     assert_type(memory.fork("ada-2"), AgentMemory)
+    assert_type(memory.reencode("qwen2.5-coder-0.5b", agent_id="ada-3"), AgentMemory)
     memory.rewind(memory.checkpoint())
     assert_type(memory.quarantine("page", reason="it gives orders"), QuarantineReceipt)
     assert_type(memory.release("page").held, Sequence[str])
