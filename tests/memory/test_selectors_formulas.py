@@ -179,22 +179,26 @@ def token_shares(case: Case, head: int, ids: list[int]) -> dict[int, list[float]
     return shares
 
 
-def across_edges(case: Case, K: int) -> list[list[int]]:
-    """At most 30 % of the places go beyond edges whose 2 of 8 tokens hold most of a best block's mass."""
-    alive, chosen = blocks_alive(case), []
-    for head, ids in enumerate(candidates(case, K)):
-        shares = token_shares(case, head, ids)
-        order = best({b: sum(shares[b]) for b in ids}, len(ids))
-        top = order[: K - K * 30 // 100]
-        claims: dict[int, float] = {}
-        for b in top:
-            for beyond, edge in ((b - 1, sum(shares[b][:2])), (b + 1, sum(shares[b][-2:]))):
-                if edge > sum(shares[b]) / 2 and beyond in alive and beyond not in top:
-                    claims[beyond] = max(edge, claims.get(beyond, 0.0))
-        beside = best(claims, len(claims))
-        rest = [b for b in order if b not in top and b not in beside]
-        chosen.append(sorted((top + beside + rest)[:K]))
-    return chosen
+def across_edges(leaning: float, percent: int) -> Callable[[Case, int], list[list[int]]]:
+    """A part of the places goes beyond edges whose 2 of 8 tokens hold more than a part of a best block's mass."""
+
+    def choose(case: Case, K: int) -> list[list[int]]:
+        alive, chosen = blocks_alive(case), []
+        for head, ids in enumerate(candidates(case, K)):
+            shares = token_shares(case, head, ids)
+            order = best({b: sum(shares[b]) for b in ids}, len(ids))
+            top = order[: K - K * percent // 100]
+            claims: dict[int, float] = {}
+            for b in top:
+                for beyond, edge in ((b - 1, sum(shares[b][:2])), (b + 1, sum(shares[b][-2:]))):
+                    if edge > leaning * sum(shares[b]) and beyond in alive and beyond not in top:
+                        claims[beyond] = max(edge, claims.get(beyond, 0.0))
+            beside = best(claims, len(claims))
+            rest = [b for b in order if b not in top and b not in beside]
+            chosen.append(sorted((top + beside + rest)[:K]))
+        return chosen
+
+    return choose
 
 
 def smooth(case: Case, K: int) -> list[list[int]]:
@@ -222,7 +226,9 @@ STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
     "two-stage-neighbours": with_neighbours(30),
     "two-stage-neighbours-10": with_neighbours(10),
     "two-stage-neighbours-20": with_neighbours(20),
-    "two-stage-edges": across_edges,
+    "two-stage-edges": across_edges(1 / 2, 30),
+    "two-stage-edges-20": across_edges(3 / 8, 20),
+    "two-stage-edges-even": across_edges(1 / 4, 20),
     "two-stage-smooth": smooth,
     "two-stage-first-layers": DEFAULT,
     "two-stage-reuse": DEFAULT,
@@ -247,8 +253,10 @@ def test_choices_are_those_of_the_slow_statement(name: str, dead: bool) -> None:
     selector = make_selector(name)
     for seed, N in ((0, 60), (1, 30)):
         case = random_case(seed, N, dead=dead)
+        if seed:  # also where attention is spread wide
+            case = case[0] / 4, *case[1:]
         blocks = KeyBlocks(case[1], selector, case[2])
-        for K in (2, 5, 12):
+        for K in (2, 5, 12, 20):
             assert STATEMENTS[name](case, K) == selector.choose(case[0], blocks, K).tolist()
 
 
@@ -259,8 +267,8 @@ def test_the_rules_of_one_view_differ() -> None:
         selector = make_selector(name)
         found = []
         for seed in range(4):
-            queries, keys_raw, _ = random_case(seed, 160)
-            found.append(selector.choose(queries, KeyBlocks(keys_raw, selector), 12).tolist())
+            queries, keys_raw, _ = random_case(seed, 300)
+            found.append(selector.choose(queries / 5, KeyBlocks(keys_raw, selector), 30).tolist())
         choices.setdefault(str(found), []).append(name)
 
     alike = [names for names in choices.values() if len(names) > 1]

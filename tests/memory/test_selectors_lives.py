@@ -95,7 +95,16 @@ def test_rules_are_another_memory(model: LanguageModel) -> None:
 
     alike = [names for names in logits.values() if len(names) > 1]
     assert alike == [
-        ["two-stage", "two-stage-neighbours-10", "two-stage-neighbours-20", "two-stage-first-layers"],
+        [
+            "two-stage",
+            *(
+                "two-stage-neighbours-10",
+                "two-stage-neighbours-20",
+                "two-stage-edges-20",
+                "two-stage-edges-even",
+            ),
+            "two-stage-first-layers",
+        ],
         ["two-stage-8", "exact"],
         ["two-stage-query-64", "two-stage-query-512"],
     ], "here a fifth of 4 places is none, there are 2 layers, 8K candidates are all, a chunk has 24 tokens"

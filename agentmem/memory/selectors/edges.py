@@ -2,7 +2,7 @@
 
 EM-LLM (arXiv 2407.09450) gives a fixed part of its budget to both neighbours of all that was retrieved, so
 most of those places bring nothing. Here a neighbour is taken only if the attention mass inside the chosen
-block leans to the edge between them: the quarter of the block nearest that edge holds more than half of it.
+block leans to the edge between them: the quarter of the block nearest that edge holds a large part of it.
 The masses of single tokens are known, since the second stage reads the candidates' keys. Knows no log.
 """
 
@@ -13,27 +13,33 @@ from torch import Tensor
 
 from agentmem.memory.selectors.base import BlockView, top_blocks
 from agentmem.memory.selectors.exact import token_logits
-from agentmem.memory.selectors.neighbours import NEIGHBOURS_PERCENT, ranked
+from agentmem.memory.selectors.neighbours import ranked
 from agentmem.memory.selectors.two_stage import TwoStage
 
 
 class AcrossEdges:
-    """The best blocks of the default rule, then those beyond an edge that one of them leans to.
+    """The best blocks of the two-stage rule, then those beyond an edge that one of them leans to.
 
-    At most 30 % of the places go to such neighbours, those first whose edge quarter holds most mass (the
-    better of two edges where both blocks beside are chosen). Other places go to the best blocks.
+    Neighbours come in the order of the mass in the quarter beside them (the better of two where both blocks
+    beside are chosen). Places that they do not need go to the next best blocks.
+
+    Args:
+        name: what it is registered as.
+        leaning: part of a block's mass that the quarter must exceed; with 1/4 more than an even spread will do.
+        percent: part of the places that such neighbours get at most, rounded down.
     """
 
-    name = "two-stage-edges"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "two-stage-edges", *, leaning: float = 0.5, percent: int = 30) -> None:
         rule = TwoStage()
+        self.name = name
         self.digest_kind = rule.digest_kind
         self.digest_rows = rule.digest_rows
         self.query_rows = rule.query_rows
         self.keeps_question = rule.keeps_question
         self.candidate_factor = rule.candidate_factor
         self._rule = rule
+        self._leaning = leaning
+        self._percent = percent
 
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
         """See :meth:`Selector.digest`."""
@@ -50,10 +56,10 @@ class AcrossEdges:
         if blocks.alive is not None:
             whole = whole.masked_fill(~blocks.alive, -1.0)
         ranks = ranked(whole)
-        best = top_blocks(ranks, num_chosen - num_chosen * NEIGHBOURS_PERCENT // 100)
+        best = top_blocks(ranks, num_chosen - num_chosen * self._percent // 100)
         chosen = torch.zeros_like(whole, dtype=torch.bool).scatter(1, best, True)
-        to_older = first.masked_fill(~chosen | (2 * first <= whole), 0.0)
-        to_newer = last.masked_fill(~chosen | (2 * last <= whole), 0.0)
+        to_older = first.masked_fill(~chosen | (first <= self._leaning * whole), 0.0)
+        to_newer = last.masked_fill(~chosen | (last <= self._leaning * whole), 0.0)
         pad = torch.nn.functional.pad
         claims = torch.maximum(pad(to_older[:, 1:], (0, 1)), pad(to_newer[:, :-1], (1, 0)))
         order = torch.where(claims > 0, ranked(claims) + N, ranks)

@@ -28,7 +28,7 @@ class UnevenSelector(Selector, Protocol):
 
 
 class FirstLayers(TwoStage):
-    """The default rule. Each layer behind the first two gives up at most half of its places."""
+    """The two-stage rule. Each layer behind the first two gives up at most half of its places."""
 
     def __init__(self) -> None:
         super().__init__("two-stage-first-layers")

@@ -70,6 +70,14 @@ SELECTORS: Mapping[str, Rule] = {
         "neighbours only beyond an edge that the mass inside a chosen block leans to, at most 30 %",
         AcrossEdges,
     ),
+    "two-stage-edges-20": Rule(
+        "the same where 3/8 of the mass lie at the edge, not 1/2, at most 20 %",
+        lambda: AcrossEdges("two-stage-edges-20", leaning=0.375, percent=20),
+    ),
+    "two-stage-edges-even": Rule(
+        "the same where more than an even spread lies at the edge, at most 20 %",
+        lambda: AcrossEdges("two-stage-edges-even", leaning=0.25, percent=20),
+    ),
     "two-stage-smooth": Rule("a block counts a quarter of its neighbours' mass beside its own", Smooth),
     "two-stage-first-layers": Rule(
         "up to twice the blocks in the first two layers, fewer in the others", FirstLayers

@@ -29,7 +29,7 @@ class ReusingSelector(Selector, Protocol):
 
 
 class Reuse(TwoStage):
-    """The default rule, asked less often; it is one with a small ``reselect_every`` that this is made for."""
+    """The two-stage rule, asked less often; it is one with a small ``reselect_every`` that this is made for."""
 
     def __init__(self) -> None:
         super().__init__("two-stage-reuse")

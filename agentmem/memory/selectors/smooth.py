@@ -18,7 +18,7 @@ LENT = 0.25
 
 
 class Smooth:
-    """The default rule's scores, smoothed along the history. A block that is no candidate has none of its own."""
+    """The two-stage rule's scores, smoothed along the history. A block that is no candidate has none of its own."""
 
     name = "two-stage-smooth"
 
