@@ -52,6 +52,7 @@ if typing.TYPE_CHECKING:
         Reply,
         ReplyStream,
         ResumeReceipt,
+        RetentionReceipt,
         SearchHit,
         Usage,
         WriteReceipt,
@@ -61,6 +62,7 @@ if typing.TYPE_CHECKING:
     from agentmem.store import InMemoryHome, InMemoryStore
     from agentmem.store.base import AgentInfo, Finding, VerifyReport
     from agentmem.store.mended import RepairedRange, RepairReport
+    from agentmem.store.upkeep import AuditRow
 
 __all__ = [
     "AgentBusyError",
@@ -71,6 +73,7 @@ __all__ = [
     "AgentNotFoundError",
     "ArchiveError",
     "AsyncReplyStream",
+    "AuditRow",
     "ClosedError",
     "ConfigError",
     "DamagedError",
@@ -102,6 +105,7 @@ __all__ = [
     "Reply",
     "ReplyStream",
     "ResumeReceipt",
+    "RetentionReceipt",
     "SearchHit",
     "ShapeError",
     "StaleWriterError",
@@ -118,6 +122,7 @@ __all__ = [
 
 _PLACES = {
     "AgentInfo": "agentmem.store.base",
+    "AuditRow": "agentmem.store.upkeep",
     "Finding": "agentmem.store.base",
     "InMemoryHome": "agentmem.store",
     "InMemoryStore": "agentmem.store",

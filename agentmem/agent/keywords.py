@@ -28,11 +28,12 @@ class SamplingKeywords(TypedDict, total=False):
 
 
 class OriginKeywords(TypedDict, total=False):
-    """Where a turn's words come from, and whom it listens to."""
+    """Where a turn's words come from, whom it listens to, and until when it is kept."""
 
     source: str | None
     trust: str | None
     recall_from: RecallFrom | None
+    expires_at: datetime | str | None
 
 
 class TurnKeywords(SamplingKeywords, OriginKeywords, total=False):
@@ -64,4 +65,5 @@ class ObserveKeywords(TypedDict, total=False):
     role: str
     trust: str | None
     at: datetime | str | None
+    expires_at: datetime | str | None
     on_progress: Progress | None

@@ -8,6 +8,7 @@ from agentmem.agent.turns import Turns
 from agentmem.errors import InputError
 from agentmem.store.base import Store, Turn
 from agentmem.store.search import holds_all, words_of
+from agentmem.store.upkeep import TurnMarks
 
 
 def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn]:
@@ -15,6 +16,7 @@ def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: use a positive number, or None for all turns")
     held = {row.source for row in quarantined(store)}
+    marks, none = store.upkeep.marks(), TurnMarks()
     return [
         HistoryTurn(
             turn=turn.id,
@@ -28,6 +30,8 @@ def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn
             role=turn.role,
             trust=turn.trust,
             quarantined=turn.source in held,
+            pinned=marks.get(turn.id, none).pinned,
+            expires_at=marks.get(turn.id, none).expires_at,
         )
         for turn in store.turns(limit=limit, at=at)
     ]

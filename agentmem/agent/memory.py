@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Any, Literal, Unpack
 
 from agentmem.agent import archive, looking
+from agentmem.agent.finding import Wanted
 from agentmem.agent.forgetting import forget
+from agentmem.agent.forks import note_fork
 from agentmem.agent.gate import Gate, in_worker
 from agentmem.agent.in_force import system_digest
 from agentmem.agent.keywords import (
@@ -28,7 +30,7 @@ from agentmem.agent.messages import checked, checked_state, checked_tools, sampl
 from agentmem.agent.observing import observe
 from agentmem.agent.opening import Asked as AskedOpening
 from agentmem.agent.opening import Opened, open_agent
-from agentmem.agent.places import find_home, moment
+from agentmem.agent.places import end_of, find_home, moment
 from agentmem.agent.provenance import (
     RecallFrom,
     checked_trust,
@@ -45,11 +47,13 @@ from agentmem.agent.receipts import (
     QuarantineReceipt,
     Reply,
     ResumeReceipt,
+    RetentionReceipt,
     SearchHit,
     WriteReceipt,
 )
 from agentmem.agent.reencoding import make_draft
 from agentmem.agent.repairing import repair
+from agentmem.agent.retention import Quota, apply_retention
 from agentmem.agent.streams import AsyncReplyStream, ReplyStream, gathered
 from agentmem.agent.turns import Asked, Turns
 from agentmem.config import MemoryConfig
@@ -59,6 +63,7 @@ from agentmem.engine.session import Progress
 from agentmem.errors import ClosedError, ReadOnlyError
 from agentmem.store.base import HEAD, AgentInfo, Home, Store, VerifyReport
 from agentmem.store.mended import RepairReport
+from agentmem.store.upkeep import AuditRow
 
 Message = Mapping[str, Any]
 
@@ -221,7 +226,8 @@ class AgentMemory:
                 seed=None, stop=()``; temperature 0 is greedy and deterministic. ``source=None, trust=None``
                 are kept with the turn, by default the role is its trust. ``recall_from=None``: this turn
                 attends to turns that fit alone, such as ``{"trust": ["system", "user"]}``; keys are "role",
-                "source" and "trust", and turns of trust "system" always fit.
+                "source" and "trust", and turns of trust "system" always fit. ``expires_at=None``: from then on
+                :meth:`apply_retention` drops the turn.
 
         Raises:
             InputError: the text is empty or an option cannot be used; nothing has changed.
@@ -322,12 +328,16 @@ class AgentMemory:
         source: str | None = None,
         trust: str | None = None,
         recall_from: RecallFrom | None = None,
+        expires_at: datetime | str | None = None,
     ) -> WriteReceipt:
         """Put messages into the memory without an answer.
 
-        ``after`` is as in :meth:`generate`; ``source``, ``trust`` and ``recall_from`` are as in :meth:`chat`.
+        ``after`` is as in :meth:`generate`; ``source``, ``trust``, ``recall_from`` and ``expires_at`` are as in
+        :meth:`chat`.
         """
-        origin = origin_options({"source": source, "trust": trust, "recall_from": recall_from})
+        origin = origin_options(
+            {"source": source, "trust": trust, "recall_from": recall_from, "expires_at": expires_at}
+        )
         asked = Asked("append", checked(messages), moment(at), after=checked_state("after", after), **origin)
         with self._gate:
             self._check_writable()
@@ -341,6 +351,7 @@ class AgentMemory:
         role: str = "user",
         trust: str | None = None,
         at: datetime | str | None = None,
+        expires_at: datetime | str | None = None,
         on_progress: Progress | None = None,
     ) -> WriteReceipt:
         """Read a text of any length without answering.
@@ -354,6 +365,7 @@ class AgentMemory:
             role: "user" or "system".
             trust: how far the text is trusted, such as "web"; None: as its role is.
             at: when; None: now.
+            expires_at: from then on :meth:`apply_retention` drops it; None: never.
             on_progress: told (tokens done, tokens in all).
         """
         with self._gate:
@@ -368,6 +380,7 @@ class AgentMemory:
                 trust=checked_trust(trust),
                 when=moment(at),
                 on_progress=on_progress,
+                expires_at=end_of(expires_at),
             )
 
     # -- looking ----------------------------------------------------------------------------------
@@ -461,6 +474,7 @@ class AgentMemory:
     def fork(self, agent_id: str) -> AgentMemory:
         """A new agent with this agent's past, opened; from here on they go their own ways."""
         with self._gate:
+            note_fork(self._store, agent_id)
             self._home.fork(self.agent_id, agent_id)
         model = self._model.get()
         return AgentMemory.resume(agent_id, model=model, home=self._home, config=self._config)
@@ -516,37 +530,96 @@ class AgentMemory:
         source: str | None = None,
         before: datetime | str | None = None,
         after: datetime | str | None = None,
+        everything: bool = False,
         mode: Literal["drop", "rebuild"] = "drop",
         dry_run: bool = False,
+        on_progress: Progress | None = None,
     ) -> ForgetReceipt:
-        """Drop turns for good: all that fit every condition given.
+        """Drop turns for good: all that fit every condition given, on every branch.
 
         Args:
             turn: a turn id, as in ``history``.
-            match: text that the turn holds, case ignored.
+            match: text that the turn holds; case and white space are ignored, and where a long observation was
+                split does not matter.
             source: the source of an observation.
             before, after: turns made then.
-            mode: "drop"; "rebuild" is not in this version.
+            everything: all turns; the agent stays, with its name, its options and its audit. :meth:`delete`
+                removes that, too.
+            mode: "drop" is quick, and leaves a trace in the keys and values of later turns. "rebuild" reads those
+                again, as if the turns had never been; also without those that were dropped before. Turn numbers
+                stay, later states get new ids, and the old ids lead to them.
             dry_run: say what would be dropped, drop nothing.
+            on_progress: told (tokens done, tokens in all) by a rebuild.
 
         Raises:
-            RebuildNeededError: a turn lies in the sinks; nothing was dropped.
+            RebuildNeededError: a turn lies in the sinks and mode is "drop"; nothing was dropped.
+            StoreError: the disk failed; either nothing was dropped, or the message says what is left to do.
         """
+        wanted = Wanted(turn, match, source, before, after, everything)
         with self._gate:
             self._check_writable()
             if not dry_run:
                 self._home.clear_workshop(self.agent_id)  # an unfinished move holds the same words
             return forget(
                 self._store,
-                sink_tokens=self._config.sink_tokens,
-                turn=turn,
-                match=match,
-                source=source,
-                before=before,
-                after=after,
+                self._home,
+                self._model.get,
+                self._config,
+                wanted,
                 mode=mode,
                 dry_run=dry_run,
+                on_progress=on_progress,
             )
+
+    def pin(self, turn: int, *, pinned: bool = True) -> None:
+        """Let retention never drop a turn; ``pinned=False``: let it again. ``forget`` drops it all the same.
+
+        Raises:
+            StateNotFoundError, StateForgottenError: there is no such turn (any more).
+        """
+        with self._gate:
+            self._check_writable()
+            self._store.upkeep.pin(turn, pinned=pinned)
+
+    def apply_retention(
+        self,
+        *,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
+        policy: Literal["oldest", "least-recalled"] = "oldest",
+        at: datetime | str | None = None,
+        mode: Literal["drop", "rebuild"] = "drop",
+        dry_run: bool = False,
+        on_progress: Progress | None = None,
+    ) -> RetentionReceipt:
+        """Drop the turns that have expired, then as many as the quota asks for; never one that is pinned.
+
+        Args:
+            max_tokens: how many tokens may stay, on all branches together; None: any number.
+            max_bytes: the same in bytes of keys and values.
+            policy: which go first when it is more: the oldest, or those that later replies attended to least.
+            at: what time it is, for what expires; None: now.
+            mode: as in :meth:`forget`; "drop" leaves turns in the sinks where they are.
+            dry_run: say what would be dropped, drop nothing.
+            on_progress: told (tokens done, tokens in all) by a rebuild.
+        """
+        with self._gate:
+            self._check_writable()
+            quota = Quota(max_tokens, max_bytes, policy, at)
+            return apply_retention(
+                self._store,
+                self._model.get,
+                self._config,
+                quota,
+                mode=mode,
+                dry_run=dry_run,
+                on_progress=on_progress,
+            )
+
+    def audit(self) -> Sequence[AuditRow]:
+        """What was dropped from this memory, oldest first: what, why, when and how much; nothing of what it said."""
+        with self._gate:
+            return self._store.upkeep.audit()
 
     def quarantine(self, source: str, *, reason: str | None = None) -> QuarantineReceipt:
         """Hold a source: no later turn attends to what came from it, until :meth:`release`. Deletes nothing.

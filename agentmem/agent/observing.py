@@ -37,6 +37,7 @@ def observe(
     trust: str | None,
     when: datetime,
     on_progress: Progress | None,
+    expires_at: str | None = None,
 ) -> WriteReceipt:
     """Read a text without answering; see ``AgentMemory.observe``."""
     started = time.perf_counter()
@@ -53,7 +54,7 @@ def observe(
         piece, size = parts[number]
         message = dressed([user_message(piece, role=role)], turns.config, when)[0] if number == 0 else None
         said = [{"role": role, "content": piece}]
-        asked = Asked("observe", said, when, source=label, part=number, trust=trust)
+        asked = Asked("observe", said, when, source=label, part=number, trust=trust, expires_at=expires_at)
         delta = _delta(turns, asked, piece if message is None else message["content"], number, label)
         receipt = turns.write(asked, delta, _shifted(on_progress, seen, total))
         written += receipt.bytes_written

@@ -23,6 +23,11 @@ def find_home(home: str | Path | Home | None) -> Home:
     return home
 
 
+def end_of(expires_at: datetime | str | None) -> str | None:
+    """When a turn may be dropped, as it is kept; None: never. Raises InputError."""
+    return None if expires_at is None else moment(expires_at).isoformat()
+
+
 def moment(at: datetime | str | None) -> datetime:
     """The time of a turn, with an offset: now, or what the caller says. Raises InputError."""
     if at is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
+from agentmem.agent.places import end_of
 from agentmem.agent.receipts import Quarantined, QuarantineReceipt
 from agentmem.errors import InputError
 from agentmem.memory.blocks import joined_ranges
@@ -86,11 +87,12 @@ class Admission:
 
 
 def origin_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Take ``source``, ``trust`` and ``recall_from`` out of keyword options; checked. Raises InputError."""
+    """Take ``source``, ``trust``, ``recall_from`` and ``expires_at`` out of keyword options. Raises InputError."""
     return {
         "source": checked_source(options.pop("source", None)),
         "trust": checked_trust(options.pop("trust", None)),
         "recall_from": checked_recall(options.pop("recall_from", None)),
+        "expires_at": end_of(options.pop("expires_at", None)),
     }
 
 

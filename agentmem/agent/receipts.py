@@ -121,6 +121,10 @@ class HistoryTurn:
     """How far they are trusted: a label, by default the role."""
     quarantined: bool = False
     """Whether the source is in quarantine, so that no turn attends to this one."""
+    pinned: bool = False
+    """Retention never drops it."""
+    expires_at: str | None = None
+    """When retention may drop it."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,37 @@ class ForgetReceipt:
     dry_run: bool
     residual: str
     """What is left of the forgotten text, in words."""
+    mode: str = "drop"
+    """"drop", or "rebuild": then later turns were read again."""
+    erased: bool = True
+    """False: a reader keeps old bytes of the index alive; the next opening for writing removes them."""
+    forks: Sequence[str] = ()
+    """Other agents of the home that still hold some of it. Exports are out of reach."""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """After a rebuild: old state ids and those they lead to now."""
+    tokens_prefilled: int = 0
+    """Tokens read again by a rebuild; for a dry run, about as many as would be."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RetentionReceipt:
+    """What retention dropped, or would drop."""
+
+    expired: Sequence[int]
+    """Turns whose time was up."""
+    over_quota: Sequence[int]
+    """Turns that had to make room."""
+    tokens: int
+    """Tokens of both."""
+    tokens_left: int
+    """Tokens of the turns that stay, on all branches."""
+    pinned: Sequence[int]
+    """Turns that stay whatever happens."""
+    needs_rebuild: Sequence[int]
+    """Expired turns in the sinks: only mode="rebuild" drops them."""
+    dry_run: bool
+    mode: str
 
 
 @dataclass(frozen=True)

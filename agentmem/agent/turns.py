@@ -48,6 +48,8 @@ class Asked:
     """How far the words are trusted; None: as their role is."""
     recall_from: RecallFrom | None = None
     """Which turns this one may attend to; None: all that are not in quarantine."""
+    expires_at: str | None = None
+    """When retention may drop it, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,7 @@ class Turns:
                 receipt=receipt,
                 role=role_of(asked.messages),
                 trust=asked.trust,
+                expires_at=asked.expires_at,
             )
         )
 

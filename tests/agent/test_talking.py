@@ -78,7 +78,7 @@ def ids_of(memory: AgentMemory) -> list[int]:
         (lambda m: m.forget(), "turn="),
         (lambda m: m.forget(match=" "), "match"),
         (lambda m: m.forget(turn=1, mode="burn"), "burn"),
-        (lambda m: m.forget(turn=1, mode="rebuild"), "rebuild"),
+        (lambda m: m.forget(turn=1, everything=True), "everything"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_changes_nothing(

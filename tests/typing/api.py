@@ -12,6 +12,7 @@ from agentmem import (
     AgentInfo,
     AgentMemError,
     AgentMemory,
+    AuditRow,
     Explanation,
     ForgetReceipt,
     HistoryTurn,
@@ -25,6 +26,7 @@ from agentmem import (
     RepairReport,
     Reply,
     ResumeReceipt,
+    RetentionReceipt,
     SearchHit,
     VerifyReport,
     WriteReceipt,
@@ -69,7 +71,7 @@ def talking(memory: AgentMemory) -> None:
     assert_type(memory.generate(messages, tools=None, remember=False), Reply)
     assert_type(memory.generate(messages, after=reply.state_id), Reply)
     assert_type(memory.append([{**messages[0], "metadata": {"id": 1}}], after=None), WriteReceipt)
-    assert_type(memory.observe("A long text", source="notes.txt"), WriteReceipt)
+    assert_type(memory.observe("A long text", source="notes.txt", expires_at="2027-01-01"), WriteReceipt)
 
 
 async def talking_later(memory: AgentMemory) -> None:
@@ -103,6 +105,10 @@ def changing(memory: AgentMemory, folder: Path) -> None:
     assert_type(memory.release("page").held, Sequence[str])
     assert_type(memory.chat("Hello", trust="web", recall_from={"trust": ["system", "user"]}), Reply)
     assert_type(memory.forget(match="secret", dry_run=True), ForgetReceipt)
+    assert_type(memory.forget(turn=1, mode="rebuild").forks, Sequence[str])
+    assert_type(memory.apply_retention(max_tokens=100_000, policy="oldest", dry_run=True), RetentionReceipt)
+    memory.pin(1)
+    assert_type(memory.audit(), Sequence[AuditRow])
     AgentMemory.export("ada", folder / "ada.agentmem")
     assert_type(AgentMemory.restore(folder / "ada.agentmem", agent_id="eve"), AgentMemory)
 
