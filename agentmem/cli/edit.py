@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import reported
 from agentmem.cli.opening import opened
-from agentmem.cli.options import DATES, AsJson, Home, Model, Name, Wait, aware
+from agentmem.cli.options import DATES, AsJson, Home, Mode, Model, Name, Wait, aware
 from agentmem.cli.shown import console, count, print_json
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -65,6 +66,8 @@ def forget(
     source: Annotated[str | None, typer.Option("--source", help="What was observed under this name.")] = None,
     before: Annotated[datetime | None, typer.Option("--before", formats=DATES, help="Older turns.")] = None,
     after: Annotated[datetime | None, typer.Option("--after", formats=DATES, help="Newer turns.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All turns; the agent stays.")] = False,
+    mode: Mode = "drop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be forgotten.")] = False,
     home: Home = None,
     model: Model = None,
@@ -72,11 +75,28 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Drop turns for good: their text, their token ids and their keys and values."""
-    if turn is None and match is None and source is None and before is None and after is None:
-        raise typer.BadParameter("say what to forget: --turn, --match, --source, --before or --after")
-    with opened(name, home=home, model=model, wait=wait) as memory:
+    if (
+        not everything
+        and turn is None
+        and match is None
+        and source is None
+        and before is None
+        and after is None
+    ):
+        raise typer.BadParameter(
+            "say what to forget: --turn, --match, --source, --before, --after or --everything"
+        )
+    with opened(name, home=home, model=model, wait=wait) as memory, token_bar(name) as advance:
         receipt = memory.forget(
-            turn=turn, match=match, source=source, before=aware(before), after=aware(after), dry_run=dry_run
+            turn=turn,
+            match=match,
+            source=source,
+            before=aware(before),
+            after=aware(after),
+            everything=everything,
+            mode=mode,
+            dry_run=dry_run,
+            on_progress=advance,
         )
     if as_json:
         print_json(receipt)
@@ -87,6 +107,8 @@ def forget(
     console().print(said, markup=False)
     if receipt.residual:
         console().print(receipt.residual, style="dim", markup=False)
+    if receipt.forks:
+        console().print(f"still held by: {', '.join(receipt.forks)}", markup=False)
 
 
 @reported

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,18 @@ At = Annotated[
         formats=DATES,
         help="When this happened, local time. Default: now.",
     ),
+]
+Expires = Annotated[
+    datetime | None,
+    typer.Option(
+        "--expires",
+        formats=DATES,
+        help="From then on `agentmem retain` drops it, local time. Default: never.",
+    ),
+]
+Mode = Annotated[
+    Literal["drop", "rebuild"],
+    typer.Option("--mode", help="rebuild: read later turns again, so that they keep no trace of it."),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest reply, in tokens.")]
 Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="0: always the likeliest token.")]

@@ -11,7 +11,7 @@ import typer
 from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import reported
 from agentmem.cli.opening import opened
-from agentmem.cli.options import AsJson, At, Home, Model, Name, System, Trust, Wait, aware
+from agentmem.cli.options import AsJson, At, Expires, Home, Model, Name, System, Trust, Wait, aware
 from agentmem.cli.shown import console, count, print_json, size, took
 from agentmem.errors import InputError
 
@@ -29,6 +29,7 @@ def observe(
     model: Model = None,
     system: System = None,
     at: At = None,
+    expires: Expires = None,
     wait: Wait = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +40,12 @@ def observe(
         token_bar(called or "stdin") as advance,
     ):
         receipt = memory.observe(
-            text, source=source or called, trust=trust, at=aware(at), on_progress=advance
+            text,
+            source=source or called,
+            trust=trust,
+            at=aware(at),
+            expires_at=aware(expires),
+            on_progress=advance,
         )
     if as_json:
         print_json(receipt)

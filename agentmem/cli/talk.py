@@ -12,6 +12,7 @@ from agentmem.cli.opening import opened
 from agentmem.cli.options import (
     AsJson,
     At,
+    Expires,
     Home,
     MaxTokens,
     Model,
@@ -63,6 +64,7 @@ def run(
     model: Model = None,
     system: System = None,
     at: At = None,
+    expires: Expires = None,
     speaker: Annotated[str | None, typer.Option("--speaker", help="Who says it.")] = None,
     trust: Trust = None,
     only_trust: Annotated[
@@ -85,7 +87,13 @@ def run(
 
     message = sys.stdin.read().strip() if question == "-" else question
     options = sampling(max_tokens, temperature, top_p, top_k, seed)
-    options |= {"at": aware(at), "speaker": speaker, "remember": not forgetful, "trust": trust}
+    options |= {
+        "at": aware(at),
+        "expires_at": aware(expires),
+        "speaker": speaker,
+        "remember": not forgetful,
+        "trust": trust,
+    }
     options |= {"recall_from": {"trust": only_trust} if only_trust else None}
     with opened(name, home=home, model=model, system=system, wait=wait, create=True) as memory:
         if as_json:

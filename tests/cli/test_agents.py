@@ -287,3 +287,29 @@ def test_home_can_come_from_the_environment(ada: Path, monkeypatch: pytest.Monke
     result = CliRunner().invoke(app, ["list", "--json"])
 
     assert [row["agent_id"] for row in json.loads(result.stdout)] == ["ada"]
+
+
+def test_what_is_kept_and_what_is_dropped(model: Path, home: Path) -> None:
+    """A first turn goes with --mode rebuild; expired turns go unless pinned; the audit says what went, and why."""
+    for text, *options in (
+        ["Zanzibar."],
+        ["Old.", "--expires", "2020-01-01"],
+        ["Older.", "--expires", "2020-01-01"],
+    ):
+        told(home, "run", "bo", text, "--model", str(model), "--max-tokens", "3", *options)
+    told(home, "pin", "bo", "3")
+    planned = told(home, "retain", "bo", "--dry-run")
+    assert (planned["expired"], planned["needs_rebuild"]) == ([], [2])
+    gone = told(home, "forget", "bo", "--match", "zanzibar", "--mode", "rebuild")
+    assert (gone["turns"], gone["mode"], len(gone["states"])) == ([1], "rebuild", 2)
+    assert told(home, "retain", "bo", "--mode", "rebuild")["expired"] == [2]
+    told(home, "pin", "bo", "3", "--off")
+    assert told(home, "retain", "bo", "--max-tokens", "0", "--mode", "rebuild")["tokens_left"] == 0
+    assert [(row["what"], row["why"], row["turns"]) for row in told(home, "audit", "bo")] == [
+        ("rebuild", "match", [1]),
+        ("retention", "expired", [2]),
+        ("retention", "expired", [3]),
+    ]
+    assert told(home, "history", "bo") == []
+    assert "retention" in run(home, "audit", "bo").stdout
+    assert run(home, "retain", "bo").exit_code == run(home, "forget", "bo", "--everything").exit_code == 0
