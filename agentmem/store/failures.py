@@ -18,10 +18,13 @@ _SIGNS = ("Could not decode to UTF-8", "no such table", "no such column", "malfo
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def of_sqlite(agent_id: str, error: sqlite3.Error) -> StoreError:
-    """An error of SQLite: the index is damaged, in use, or the disk would not do as it was told."""
+def of_sqlite(agent_id: str, error: sqlite3.Error | UnicodeError) -> StoreError:
+    """An error of SQLite: the index is damaged, in use, or the disk would not do as it was told.
+
+    A UnicodeError comes of a damaged name that SQLite puts into its message.
+    """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGE or any(sign in str(error) for sign in _SIGNS):
+    if isinstance(error, UnicodeError) or code in _DAMAGE or any(sign in str(error) for sign in _SIGNS):
         return DamagedError(agent_id, "agent.db", "the index", str(error))
     if code in _BUSY:
         return AgentBusyError(f"agent {agent_id!r}: the index is in use ({error}); try again")

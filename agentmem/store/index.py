@@ -88,7 +88,7 @@ class Index:
         try:
             rows = self._db.conn.execute(sql, values).fetchall()
             broken = self._seals.broken(self._db.conn.execute)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise of_sqlite(self._agent_id, error) from error
         if broken is not None:
             raise self.damage(f"row {broken[1]} of table {broken[0]}", "the checksum differs")
@@ -118,7 +118,7 @@ class Index:
             with self.snapshot():
                 yield from self._seals.flaws(self.execute)
                 yield from self._seals.row_flaws(self._db.conn.execute)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise of_sqlite(self._agent_id, error) from error
 
     def require_whole(self) -> None:

@@ -43,10 +43,10 @@ class RuleStateRows:
 
     def get(self, turn_id: int, kind: str) -> RuleState | None:
         """A turn's state, if it has one of that kind. Raises DamagedError."""
-        rows = self._select("turn = ? AND kind = ?", (turn_id, kind))
+        rows = self._select("turn = ?", (turn_id,))  # a condition on more would hide a damaged row
         if self._there and not rows:
             self._index.require_rows("rule_states")
-        return self._state(rows[0]) if rows else None
+        return self._state(rows[0]) if rows and rows[0][1] == kind else None
 
     def closed(self, branch: Branch, kind: str, but: Collection[int] = ()) -> list[tuple[int, Tensor]]:
         """(first block, closed) of a branch's turns that have a state of that kind, oldest first, ``but`` left out."""
@@ -70,11 +70,11 @@ class RuleStateRows:
         rows = self._index.execute(f"SELECT {_COLUMNS} FROM rule_states")  # noqa: S608
         return [row[0] for row in rows if _sum(row[4], row[7]) != row[8]]
 
-    def _select(self, condition: str, values: Sequence[Any]) -> list[Any]:
+    def _select(self, condition: str, values: Sequence[Any], columns: str = _COLUMNS) -> list[Any]:
         if not self._there:
             return []
         try:
-            return self._index.execute(f"SELECT {_COLUMNS} FROM sealed_rule_states WHERE {condition}", values)  # noqa: S608
+            return self._index.execute(f"SELECT {columns} FROM sealed_rule_states WHERE {condition}", values)  # noqa: S608
         except DamagedError as error:
             raise self._index.damage(error.where, _REMEDY) from error
 

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from agentmem.store.connection import IndexConnection, apply_settings, connect, 
 from agentmem.store.failures import of_sqlite
 from agentmem.store.origins import default_trust, role_of
 from agentmem.store.seals import Seals, seal_all
+from agentmem.store.search import spoken_words
 
 APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
 FORMAT_VERSION = 2  # 1 knew no seals: what it writes would be taken for damage
@@ -199,6 +201,18 @@ def m007_set_aside(db: Database) -> None:
     )
 
 
+@migrations()
+def m008_words(db: Database) -> None:
+    """What is searched is a table like any other: SQLite's full-text index answers wrongly, or worse, when damaged."""
+    db.execute(
+        "CREATE TABLE words (turn INTEGER PRIMARY KEY REFERENCES turns (id), words TEXT NOT NULL) STRICT"
+    )
+    for turn, text in db.execute("SELECT id, messages FROM turns WHERE forgotten = 0").fetchall():
+        db.execute("INSERT INTO words (turn, words) VALUES (?, ?)", (turn, spoken_words(json.loads(text))))
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'turn_words'").fetchone():
+        db.execute("DROP TABLE turn_words")
+
+
 def has_fts5(conn: sqlite3.Connection) -> bool:
     """Whether this SQLite was built with full-text search."""
     rows = conn.execute("SELECT 1 FROM pragma_compile_options WHERE compile_options = 'ENABLE_FTS5'")
@@ -208,11 +222,6 @@ def has_fts5(conn: sqlite3.Connection) -> bool:
 def columns_of(table: str, execute: Callable[[str], list[Any]]) -> set[str]:
     """The columns a table has; in an index that is only read, later ones may be missing."""
     return {name for (name,) in execute(f"SELECT name FROM pragma_table_info('{table}')")}  # noqa: S608
-
-
-def has_full_text(execute: Callable[[str], list[Any]]) -> bool:
-    """Whether an index keeps the words of its turns."""
-    return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'turn_words'"))
 
 
 def has_rule_states(execute: Callable[[str], list[Any]]) -> bool:
@@ -253,14 +262,14 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
         apply_settings(db.conn, agent_id, read_only=read_only)
         if not read_only:
             require_wal(db.conn, agent_id)
-            _migrate(db, agent_id)
             _check_full_text(db, agent_id)
+            _migrate(db, agent_id)
         _seal(db, read_only=read_only)
     except sqlite3.OperationalError as error:  # the disk, or somebody else; not what the file holds
         if db is not None:
             db.close()
         raise of_sqlite(agent_id, error) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeError) as error:
         if db is not None:
             db.close()
         raise DamagedError(agent_id, path.name, "the whole file", str(error)) from error
@@ -280,12 +289,25 @@ def _seal(db: Database, *, read_only: bool) -> None:
     db.conn.seals = Seals(db.conn, read_only=read_only)
 
 
+@cache
+def _names() -> frozenset[str]:
+    """The names of all migrations."""
+    return frozenset(migration.name for migration in migrations.pending(Database(memory=True)))
+
+
+def _applied(db: Database) -> set[str]:
+    """The names of those that an index went through."""
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = '_sqlite_migrations'").fetchone():
+        return set()
+    return {name for (name,) in db.execute("SELECT name FROM _sqlite_migrations").fetchall()}
+
+
 def _migrate(db: Database, agent_id: str) -> None:
     """Bring tables up to date, and seal every row anew: all of it or nothing. Raises DamagedError."""
-    pending = migrations.pending(db)
-    if not pending:
+    applied = _applied(db)
+    if _names() <= applied:
         return
-    if "m003_seals" in {done.name for done in migrations.applied(db)}:
+    if "m003_seals" in applied:
         seals = Seals(db.conn, read_only=True)  # what is damaged must not be sealed over
         for where, detail in (*seals.flaws(db.conn.execute), *seals.row_flaws(db.conn.execute)):
             raise DamagedError(agent_id, "agent.db", where, detail)
@@ -314,8 +336,9 @@ def _check_format(db: Database, agent_id: str) -> None:
 
 
 def _check_full_text(db: Database, agent_id: str) -> None:
-    if has_full_text(lambda sql: db.conn.execute(sql).fetchall()) and not has_fts5(db.conn):
+    old = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'turn_words'").fetchone()
+    if old and not has_fts5(db.conn):
         raise StoreError(
-            f"agent {agent_id!r} keeps a full-text index, which this Python's SQLite was built without (FTS5). "
-            "Open it read-only, or with a Python whose SQLite has FTS5."
+            f"agent {agent_id!r} has the full-text index of an older agentmem, which this Python's SQLite was "
+            "built without (FTS5). Open it read-only, or once with a Python whose SQLite has FTS5."
         )

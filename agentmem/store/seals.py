@@ -145,7 +145,7 @@ def _columns(execute: Execute) -> Mapping[str, Sequence[str]]:
         "SELECT m.name, p.name FROM sqlite_schema m JOIN pragma_table_info(m.name) p "
         "WHERE m.type = 'table' ORDER BY m.name, p.cid"
     ):
-        if not table.startswith(_FOREIGN):
+        if isinstance(table, str) and not table.startswith(_FOREIGN):
             found.setdefault(table, []).append(column)
     return found
 

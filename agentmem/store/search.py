@@ -1,4 +1,4 @@
-"""What a search for words means: the same for every store, with or without full-text search.
+"""What a search for words means: the same for every store, with or without a table of words.
 
 Words are runs of letters and digits; case and accents do not count; a word of the query matches any
 word that begins with it. Knows only text.
@@ -31,9 +31,9 @@ def holds_all(messages: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> b
     return all(any(word.startswith(want) for word in words) for want in wanted)
 
 
-def full_text_query(wanted: Sequence[str]) -> str:
-    """The FTS5 expression for all words by prefix; words hold letters and digits only, so no quoting escapes."""
-    return " AND ".join(f'"{word}" *' for word in wanted)
+def spoken_words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The folded words of all text in the messages, a space before each: " my dog biscuit"."""
+    return "".join(f" {word}" for word in words_of(text_of(messages)))
 
 
 def _texts(content: Any) -> Iterator[str]:

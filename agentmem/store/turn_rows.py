@@ -1,6 +1,6 @@
 """The index's rows of turns: text, token ids and the tree. One class, bound to one index.
 
-Knows the tables ``turns``, ``tokens`` and ``turn_words``; nothing of slots, files or tensors.
+Knows the tables ``turns``, ``tokens`` and ``words``; nothing of slots, files or tensors.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from agentmem.store.base import NewTurn, Origin, Turn
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.index import Index, encode_json
 from agentmem.store.origins import default_trust, role_of
-from agentmem.store.schema import columns_of, has_full_text, has_set_aside
-from agentmem.store.search import full_text_query, holds_all, text_of, words_of
+from agentmem.store.schema import columns_of, has_set_aside
+from agentmem.store.search import holds_all, spoken_words, words_of
 
 DEAD_TOKEN = -1
 """What stands in for the id of a forgotten token."""
@@ -48,7 +48,7 @@ class TurnRows:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._full_text = has_full_text(index.execute)
+        self._has_words = bool(columns_of("words", index.execute))
         self._has_set_aside = has_set_aside(index.execute)
         there = columns_of("turns", index.execute)
         self._columns = ", ".join(f"t.{name}" if name in there else "NULL" for name in _COLUMNS)
@@ -83,9 +83,8 @@ class TurnRows:
             values,
         )
         self._index.execute("INSERT INTO tokens (turn, ids) VALUES (?, ?)", (turn_id, ids))
-        if self._full_text:
-            words = " ".join(words_of(text_of(turn.messages)))
-            self._index.execute("INSERT INTO turn_words (rowid, words) VALUES (?, ?)", (turn_id, words))
+        words = spoken_words(turn.messages)
+        self._index.execute("INSERT INTO words (turn, words) VALUES (?, ?)", (turn_id, words))
         return self.get(turn_id)
 
     def get(self, turn_id: int) -> Turn:
@@ -171,13 +170,11 @@ class TurnRows:
 
     def observed_parts(self, source: str, branch: Branch) -> list[Turn]:
         """Turns of the branch with this source and a part number, in order."""
-        sql = "SELECT id FROM linked_turns WHERE source = ? ORDER BY depth"
-        with self._index.snapshot():  # what one of the two misses is damage
-            listed = self._index.execute(sql, (source,))
-            scanned = self._index.execute(sql.replace("source = ?", "+source = ?"), (source,))
-        if listed != scanned:
-            raise self._index.damage("index turns_by_source", "it does not list what the table holds")
-        turns = [self.get(turn_id) for (turn_id,) in listed if turn_id in branch]
+        rows = self._index.execute(
+            "SELECT id, source FROM linked_turns"
+        )  # no condition: every row shall be checked
+        found = {turn_id for turn_id, name in rows if name == source}
+        turns = [self.get(turn_id) for turn_id in branch.ids if turn_id in found]
         return [turn for turn in turns if turn.part is not None]
 
     def search(self, query: str, branch: Branch, limit: int) -> list[Turn]:
@@ -232,8 +229,8 @@ class TurnRows:
             )
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM words WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM set_aside WHERE turn = ?", (turn_id,))
-        self._unindex(turn_ids)
 
     def rewrite(self, turn: Turn, ids: Sequence[int], digests: tuple[str | None, int]) -> None:
         """A turn after a rebuild: its place, state, settings and ids are new; its words and its number stay."""
@@ -261,10 +258,10 @@ class TurnRows:
         for turn_id in sorted(turn_ids, reverse=True):  # a child's id is always the higher one
             self._index.execute("DELETE FROM tokens WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM rule_states WHERE turn = ?", (turn_id,))
+            self._index.execute("DELETE FROM words WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM set_aside WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM turn_marks WHERE turn = ?", (turn_id,))
             self._index.execute("DELETE FROM turns WHERE id = ?", (turn_id,))
-        self._unindex(turn_ids)
 
     def all_ids(self) -> list[int]:
         """Ids of all turns of all branches."""
@@ -281,21 +278,14 @@ class TurnRows:
         return int(depth)
 
     def _candidates(self, wanted: Sequence[str], branch: Branch) -> list[int]:
-        if not self._full_text:
+        if not self._has_words:
             return branch.ids[::-1]
+        fits = " AND ".join("instr(words, ?)" for _ in wanted)  # not a condition: every row shall be checked
         rows = self._index.execute(
-            "SELECT rowid FROM turn_words WHERE turn_words MATCH ? ORDER BY rowid DESC",
-            (full_text_query(wanted),),
+            f"SELECT turn, {fits} FROM sealed_words ORDER BY turn DESC",  # noqa: S608
+            [f" {word}" for word in wanted],
         )
-        return [turn_id for (turn_id,) in rows if turn_id in branch]
-
-    def _unindex(self, turn_ids: Sequence[int]) -> None:
-        if not self._full_text:
-            return
-        for turn_id in turn_ids:
-            self._index.execute("DELETE FROM turn_words WHERE rowid = ?", (turn_id,))
-        # a deleted row's words stay in FTS5's own pages until they are merged: build them anew
-        self._index.execute("INSERT INTO turn_words (turn_words) VALUES ('rebuild')")
+        return [turn_id for turn_id, fit in rows if fit and turn_id in branch]
 
 
 def _encoded_ids(token_ids: Sequence[int]) -> bytes:

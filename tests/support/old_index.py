@@ -34,8 +34,8 @@ def make_older(path: Path, before: str) -> None:
             columns = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})").fetchall())
             db.execute(f"DELETE FROM main.{table}")
             db.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
-    if schema.has_full_text(lambda sql: db.execute(sql).fetchall()):
-        db.execute("INSERT INTO main.turn_words (rowid, words) SELECT rowid, words FROM new.turn_words")
+    if "turn_words" in tables:
+        db.execute("INSERT INTO main.turn_words (rowid, words) SELECT turn, words FROM new.words")
     db.execute("DETACH new")
     if "m003_seals" in versions()[: versions().index(before)]:
         seal_all(db.conn)
