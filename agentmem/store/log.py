@@ -160,6 +160,11 @@ class DiskTokenLog:
         self._committed = branch.length
         self._committed_tail = self._tail
 
+    def end_part(self) -> None:
+        """The tokens since ``stand`` are a turn of their own: what follows is another one's."""
+        self._committed = self.length
+        self._committed_tail = self._tail
+
     def abort(self) -> None:
         """Drop the open turn's tokens, whose slots are used again; stand where ``begin`` was called."""
         self.truncate(self._committed)
@@ -190,14 +195,15 @@ class DiskTokenLog:
 
     def pages_of(self, extents: Iterable[Extent]) -> list[tuple[int, PageSums]]:
         """(segment, checksums) of the pages of newly written extents, up to their ends. Raises DamagedError."""
-        pages = []
-        for extent in extents:
+        filled: dict[tuple[int, int], int] = {}
+        for extent in extents:  # in the order they were written: a page may end in a later one
             stop = extent.slot + extent.count
-            table = self._segments.get(extent.segment).pages
             for page in page_range(extent.slot, stop):
-                filled = min(PAGE_SLOTS, stop - page * PAGE_SLOTS)
-                pages.append((extent.segment, table.sums_of(page, filled)))
-        return pages
+                filled[extent.segment, page] = min(PAGE_SLOTS, stop - page * PAGE_SLOTS)
+        return [
+            (segment, self._segments.get(segment).pages.sums_of(page, slots))
+            for (segment, page), slots in filled.items()
+        ]
 
     def settle(self, pages: Iterable[tuple[int, PageSums]]) -> None:
         """The open turn was committed with these checksums."""

@@ -74,6 +74,7 @@ class Rebuild:
             receipt=dict(new.receipt),
         )
         self._staged[turn.id] = Staged(turn, new.token_ids, log.new_extents(), (digests.kind, digests.count))
+        log.end_part()
         self._parts.states.stage(turn.id)
         self._at.branch.append(BranchTurn(turn.id, turn.start, turn.stop))
         self._at.head, self._next = turn, None
