@@ -132,6 +132,14 @@ class FingerprintMismatchError(StoreError):
         )
 
 
+class KeyNeededError(StoreError):
+    """The agent is encrypted and no key was given, or a key was given for one that is not."""
+
+
+class WrongKeyError(StoreError):
+    """The key does not open the encrypted agent."""
+
+
 class FormatVersionError(StoreError):
     """The files were written by a newer agentmem."""
 

@@ -20,6 +20,7 @@ from agentmem.store.disk import DiskStore
 from agentmem.store.home import DiskHome
 from agentmem.store.in_memory import InMemoryHome
 from agentmem.store.in_memory_store import InMemoryStore
+from agentmem.store.keys import MemoryKey
 
 __all__ = [
     "AgentIdentity",
@@ -31,6 +32,7 @@ __all__ = [
     "Home",
     "InMemoryHome",
     "InMemoryStore",
+    "MemoryKey",
     "NewTurn",
     "Origin",
     "Store",

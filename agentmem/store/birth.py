@@ -14,17 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agentmem.errors import AgentBusyError, AgentExistsError, AgentNotFoundError, DamagedError
+from agentmem.errors import AgentBusyError, AgentExistsError, AgentNotFoundError
 from agentmem.store.base import AgentIdentity
-from agentmem.store.digest_log import digest_path, digest_spec
 from agentmem.store.failures import typed
 from agentmem.store.files import make_folder, opened, sync_file, sync_folder
 from agentmem.store.index import Index, encode_json
 from agentmem.store.lock import WriterLock
-from agentmem.store.schema import create_database, open_database
-from agentmem.store.segment import SegmentSet
+from agentmem.store.schema import create_database
 from agentmem.store.slot_rows import SlotRows
-from agentmem.store.tensor_file import TensorFile, copy_used
+from agentmem.store.tensor_file import copy_used
+from agentmem.store.vault import Vault, shred
 
 _LEFTOVER_SECONDS = 3600.0
 
@@ -101,32 +100,35 @@ def write_new(folder: Path, identity: AgentIdentity, segment_tokens: int, digest
         db.close()
 
 
-def write_fork(source: Path, folder: Path, source_id: str, agent_id: str, uuid: str, created_at: str) -> None:
+def write_fork(
+    source: Path, folder: Path, source_id: str, agent_id: str, uuid: str, created_at: str, vault: Vault
+) -> None:
     """Make ``folder`` a copy of an agent under another name: sealed segments linked, the open one copied.
 
     Only what is committed is copied. Raises DamagedError when the open segment cannot be read.
     """
-    _copy_index(source / "agent.db", folder / "agent.db", source_id)
-    db = open_database(folder / "agent.db", agent_id, read_only=False)
+
+    def identify(conn: sqlite3.Connection) -> None:
+        conn.execute(
+            "UPDATE identity SET agent_id = ?, uuid = ?, created_at = ?", (agent_id, uuid, created_at)
+        )
+
+    vault.copy_index(source, folder, source_id, uuid, identify)
+    db = vault.index(folder, agent_id, read_only=False)
     try:
         db.execute("PRAGMA synchronous = OFF")  # the whole folder is synced at the end
-        db.execute("UPDATE identity SET agent_id = ?, uuid = ?, created_at = ?", (agent_id, uuid, created_at))
         index = Index(db, agent_id, read_only=False)
         slots, layout = SlotRows(index), index.identity().layout
         tokens, blocks = index.file_sizes()
-        segments = SegmentSet(source / "kv", layout, tokens, source_id, slots.pages)
+        segments = vault.segments(source / "kv", layout, tokens, source_id, slots.pages)
         open_segment = slots.tail().segment
         for number in slots.segments():
             target = folder / "kv" / segments.path(number).name
             if number == open_segment or not _linked(segments.path(number), target):
-                copy_used(segments.get(number).file, target, slots.used(number))
+                copy_used(segments.get(number).file, target, segments.start_of_turn(slots.used(number)))
         segments.close()
-        spec = digest_spec(layout, blocks)
-        for number, sums in slots.digests().files.items():
-            with suppress(DamagedError):  # they are computed again
-                file = TensorFile(digest_path(source / "digests", number), spec, source_id)
-                copy_used(file, digest_path(folder / "digests", number), sums.filled)
-                file.close()
+        for sums in slots.digests().files.values():
+            vault.copy_digests(source / "digests", folder / "digests", layout, blocks, sums)
     finally:
         db.close()
 
@@ -138,24 +140,10 @@ def remove(folder: Path, agent_id: str, lock: WriterLock) -> None:
         with typed(agent_id, "removing the agent"):
             folder.rename(gone)
             sync_folder(folder.parent)
+            shred(gone)
             shutil.rmtree(gone, ignore_errors=True)
     finally:
         lock.release()
-
-
-def _copy_index(source: Path, target: Path, source_id: str) -> None:
-    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    db = open_database(source, source_id, read_only=True)
-    try:
-        copy = sqlite3.connect(target)
-        try:
-            db.conn.backup(copy)  # plain file copies of a live database are not consistent
-        except sqlite3.DatabaseError as error:
-            raise DamagedError(source_id, "agent.db", "the index", str(error)) from error
-        finally:
-            copy.close()
-    finally:
-        db.close()
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -6,20 +6,21 @@ Reads the index's rows, file sizes and (deep) every checksum. Changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from agentmem.errors import DamagedError, StoreError
+from agentmem.errors import StoreError
 from agentmem.store.base import Finding, VerifyReport
-from agentmem.store.digest_log import digest_path, digest_spec, sums_of
+from agentmem.store.digest_log import DiskDigestLog
 from agentmem.store.index import Index
-from agentmem.store.pages import PAGE_SLOTS, PageTable
+from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.rule_states import RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
-from agentmem.store.tensor_file import TensorFile, flaw_of
+from agentmem.store.tensor_file import flaw_of
 
 
-def verify(folder: Path, index: Index, slots: SlotRows, segments: SegmentSet, *, deep: bool) -> VerifyReport:
+def verify(
+    index: Index, slots: SlotRows, segments: SegmentSet, digests: DiskDigestLog, *, deep: bool
+) -> VerifyReport:
     """Check one agent. Deep reads every committed byte of K/V."""
     findings: list[Finding] = []
     pages = checked = 0
@@ -29,11 +30,20 @@ def verify(folder: Path, index: Index, slots: SlotRows, segments: SegmentSet, *,
         for number in numbers:
             found, bad = _segment_findings(segments, slots, number, deep=deep)
             pages, checked, findings = pages + found[0], checked + found[1], findings + bad
-        findings += _digest_findings(folder / "digests", index, slots, deep=deep)
+        findings += _digest_findings(slots, digests, deep=deep)
         findings += _set_aside_findings(segments, slots)
     except StoreError as error:  # the index itself cannot be read on
         findings.append(Finding("agent.db", "the index", str(error)))
     return VerifyReport(deep, pages, checked, findings)
+
+
+def require_sound(agent_id: str, report: VerifyReport) -> None:
+    """For an agent whose files cannot be repaired in place. Raises StoreError."""
+    for one in report.findings:
+        raise StoreError(
+            f"agent {agent_id!r} is encrypted and damaged ({one.file} at {one.where}: {one.detail}); in this version "
+            "such an agent is not repaired in place. Restore an export, or re-encode it from its text."
+        )
 
 
 def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool) -> Iterator[Finding]:
@@ -73,8 +83,7 @@ def _segment_findings(
         return (0, 0), [Finding(label, *flaw, slots.turns_in(number, 0, segments.capacity))]
     if not deep:
         return (0, 0), []
-    file = TensorFile(path, segments.spec, "")
-    table = PageTable(file, slots.pages(number))
+    table = segments.table(number)
     findings = [
         Finding(
             label,
@@ -86,7 +95,7 @@ def _segment_findings(
         for column in table.wrong_columns(page)
     ]
     counts = len(table.known_pages()), table.bytes_checked
-    file.close()
+    table.close()
     return counts, findings
 
 
@@ -94,7 +103,7 @@ def _set_aside_findings(segments: SegmentSet, slots: SlotRows) -> Iterator[Findi
     for turn, start, stop, number, _ in slots.set_aside():
         path = segments.path(number)
         yield Finding(
-            f"{path.parent.name}/{path.name}",
+            f"{path.parent.name}/{path.name}" if number >= 0 else "agent.db",
             f"tokens {start} to {stop} of turn {turn}",
             "they were damaged and are set aside, so that nothing attends to them; a repair with the model "
             "computes them again",
@@ -102,22 +111,9 @@ def _set_aside_findings(segments: SegmentSet, slots: SlotRows) -> Iterator[Findi
         )
 
 
-def _digest_findings(folder: Path, index: Index, slots: SlotRows, *, deep: bool) -> Iterator[Finding]:
-    spec = digest_spec(index.identity().layout, index.file_sizes()[1])
-    for number, stored in sorted(slots.digests().files.items()):
-        path = digest_path(folder, number)
-        label = f"{path.parent.name}/{path.name}"
-        try:
-            file = TensorFile(path, spec, "")
-        except DamagedError as error:
-            yield Finding(
-                label, error.where, "it cannot be used; digests are computed again from the segments"
-            )
-            continue
-        if deep and sums_of(file, stored.filled) != stored.sums:
-            yield Finding(
-                label,
-                f"blocks 0 to {stored.filled}",
-                "the checksum differs; digests are computed again from the segments",
-            )
-        file.close()
+def _digest_findings(slots: SlotRows, digests: DiskDigestLog, *, deep: bool) -> Iterator[Finding]:
+    for _, stored in sorted(slots.digests().files.items()):
+        flaw = digests.flaw(stored, deep=deep)
+        if flaw is not None:
+            label, where, detail = flaw
+            yield Finding(label, where, f"{detail}; digests are computed again from the segments")

@@ -205,6 +205,18 @@ class DiskDigestLog:
                 self._forget_file(number)
                 path.unlink()
 
+    def flaw(self, stored: DigestSums, *, deep: bool) -> tuple[str, str, str] | None:
+        """(file, where, what) is wrong with a digest file; None when it can be used."""
+        path = digest_path(self._folder, stored.file)
+        label = f"{path.parent.name}/{path.name}"
+        try:
+            file = TensorFile(path, self._spec, self._agent_id)
+        except DamagedError as error:
+            return label, error.where, "it cannot be used"
+        fits = not deep or sums_of(file, stored.filled) == stored.sums
+        file.close()
+        return None if fits else (label, f"blocks 0 to {stored.filled}", "the checksum differs")
+
     def close(self) -> None:
         """Close all files."""
         for number in list(self._open):

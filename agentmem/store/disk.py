@@ -14,24 +14,23 @@ from agentmem.memory.source import DigestLog
 from agentmem.store.access import Access
 from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Origin, Turn, VerifyReport
 from agentmem.store.branch import Branch, BranchTurn
-from agentmem.store.checking import verify
+from agentmem.store.checking import require_sound, verify
 from agentmem.store.collecting import collect, remove_orphans
-from agentmem.store.digest_log import DiskDigestLog
 from agentmem.store.disk_upkeep import DiskUpkeep
 from agentmem.store.forgetting import Eraser
 from agentmem.store.index import Index
+from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.log import DiskTokenLog
 from agentmem.store.mended import RepairReport
 from agentmem.store.mending import Ways, repair
 from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
-from agentmem.store.schema import open_database
-from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
 from agentmem.store.turn_rows import TurnRows
 from agentmem.store.upkeep import Reason
 from agentmem.store.upkeep_rows import UpkeepRows
+from agentmem.store.vault import vault_of
 from agentmem.store.volatile_digests import VolatileDigestLog
 
 
@@ -42,17 +41,22 @@ class DiskStore:
         folder: the agent's folder.
         agent_id: for messages.
         lock: the right to write, released by ``close``; None opens read-only.
+        key: the user's, for an agent that is encrypted.
 
     Raises:
         DamagedError: the index cannot be read, or contradicts itself.
         FormatVersionError: a newer agentmem wrote it.
+        KeyNeededError, WrongKeyError: the key does not fit.
     """
 
-    def __init__(self, folder: Path, agent_id: str, lock: WriterLock | None) -> None:
+    def __init__(
+        self, folder: Path, agent_id: str, lock: WriterLock | None, key: MemoryKey | None = None
+    ) -> None:
         self._folder = folder
         self._agent_id = agent_id
         self._access = Access(folder / "agent.db", agent_id, lock)
-        db = open_database(folder / "agent.db", agent_id, read_only=lock is None)
+        vault = vault_of(folder, agent_id, key)
+        db = vault.index(folder, agent_id, read_only=lock is None)
         try:
             self._index = Index(db, agent_id, read_only=lock is None, folder=folder)
             self._identity = self._index.identity()
@@ -60,10 +64,10 @@ class DiskStore:
             self._slots = SlotRows(self._index)
             tokens, blocks = self._index.file_sizes()
             layout = self._identity.layout
-            self._segments = SegmentSet(folder / "kv", layout, tokens, agent_id, self._slots.pages)
+            self._segments = vault.segments(folder / "kv", layout, tokens, agent_id, self._slots.pages)
             state_rows = RuleStateRows(self._index)
             self._states = BranchRuleStates(state_rows, lambda: self._at.branch)
-            self._disk_digests = DiskDigestLog(
+            self._disk_digests = vault.digests(
                 folder / "digests", layout, blocks, agent_id, self._slots.digests(), self._states
             )
             self._parts = StoreParts(
@@ -271,16 +275,20 @@ class DiskStore:
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
         self._access.require_open()
-        return verify(self._folder, self._index, self._slots, self._segments, deep=deep)
+        return verify(self._index, self._slots, self._segments, self._disk_digests, deep=deep)
 
     def repair(self, ways: Ways, *, dry_run: bool = False) -> RepairReport:
         """Replace damaged K/V, or set their tokens aside; one commit at the end. Raises StoreError."""
         if dry_run:
             self._access.require_open()
-            return repair(self._parts, self._at.branch, ways, dry_run=True)
-        self._access.require_writer("repair")
-        report = repair(self._parts, self._at.branch, ways, dry_run=False)
-        self._at.renew()
+        else:
+            self._access.require_writer("repair")
+        if not self._segments.repairable:
+            require_sound(self._agent_id, self.verify(deep=True))
+            return RepairReport(dry_run, ())
+        report = repair(self._parts, self._at.branch, ways, dry_run=dry_run)
+        if not dry_run:
+            self._at.renew()
         return report
 
     def note(self, key: str, value: Json) -> None:

@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agentmem.errors import AgentExistsError, AgentNotFoundError, ConfigError, DamagedError, StoreError
+from sqlite_utils import Database
+
+from agentmem.errors import (
+    AgentExistsError,
+    AgentNotFoundError,
+    ConfigError,
+    DamagedError,
+    KeyNeededError,
+    StoreError,
+    WrongKeyError,
+)
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
 from agentmem.store.birth import new_folder, remove, write_fork, write_new
 from agentmem.store.disk import DiskStore
-from agentmem.store.files import folder_bytes, make_folder
+from agentmem.store.failures import typed
+from agentmem.store.files import FOLDER_MODE, folder_bytes, make_folder
 from agentmem.store.index import Index
 from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
@@ -24,7 +36,7 @@ from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.placing import clear, place, replace
 from agentmem.store.schema import open_database
 from agentmem.store.segment import segment_spec
-from agentmem.store.vault import SealedVault, encrypt_new, vault_of
+from agentmem.store.vault import EncryptedVault, encrypt_new, vault_of
 
 
 def now() -> str:
@@ -72,7 +84,7 @@ class DiskHome:
         lock = WriterLock(folder / "lock", name)
         try:
             vault = vault_of(folder, name, self._key)
-            if not isinstance(vault, SealedVault):
+            if not isinstance(vault, EncryptedVault):
                 raise KeyNeededError(f"agent {name!r} is not encrypted: there is no key to change")
             with typed(name, "changing the key"):
                 vault.change(folder, self.peek(name).uuid, key)
@@ -148,7 +160,9 @@ class DiskHome:
 
     def workshop(self, agent_id: str) -> DiskHome:
         """A home out of sight, where new agents are made from this one; gone with it."""
-        make_folder(self.home / "workshop")
+        with typed(agent_id, "making a workshop"):
+            self.home.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            make_folder(self.home / "workshop")
         return DiskHome(
             self._workshop(checked_id(agent_id)),
             segment_tokens=self._segment_tokens,
@@ -160,22 +174,26 @@ class DiskHome:
         """Move agent ``new_id`` from the workshop of ``agent_id`` here, in one step; see the protocol."""
         name = checked_id(new_id)
         draft = self.workshop(agent_id).folder_of(name)
-        if over is not None:
-            replace(draft, self._require(name), name, over)
-        else:
-            self._require_absent(name)
-            place(draft, self._folder(name), name)
-        self.clear_workshop(agent_id)
+        with typed(name, "putting the agent in its place"):
+            if over is not None:
+                final = self._require(name)
+                replace(draft, final, name, over, vault_of(final, name, self._key))
+            else:
+                self._require_absent(name)
+                place(draft, self._folder(name), name)
+        with suppress(StoreError):  # it is in its place; what is left over goes with the next one
+            self.clear_workshop(agent_id)
 
     def clear_workshop(self, agent_id: str) -> None:
         """Remove unfinished agents that were being made from this one."""
-        clear(self._workshop(checked_id(agent_id)))
+        with typed(agent_id, "clearing a workshop"):
+            clear(self._workshop(checked_id(agent_id)))
 
     def list(self) -> list[AgentInfo]:
         """Every agent, most recently used first; one whose index is damaged comes last, by its folder's name."""
         agents = self.home / "agents"
         folders = sorted(agents.iterdir()) if agents.is_dir() else []
-        rows = [_info(folder) for folder in folders if not folder.name.startswith(".")]
+        rows = [_info(folder, self._key) for folder in folders if not folder.name.startswith(".")]
         return sorted(rows, key=lambda info: _seconds(info.last_used or info.created_at), reverse=True)
 
     def delete(self, agent_id: str) -> None:
@@ -217,10 +235,10 @@ class DiskHome:
         return store
 
 
-def _info(folder: Path) -> AgentInfo:
+def _info(folder: Path, key: MemoryKey | None) -> AgentInfo:
     size = folder_bytes(folder)
     try:
-        db = open_database(folder / "agent.db", folder.name, read_only=True)
+        db = _readable(folder, key)
         try:
             index = Index(db, folder.name, read_only=True)
             identity = index.identity()
@@ -233,6 +251,14 @@ def _info(folder: Path) -> AgentInfo:
         return AgentInfo(f"(damaged: {folder.name})", 0, 0, size, "", None, "")
     turns, tokens, last_used = rows[0] if rows else (0, 0, None)
     return AgentInfo(identity.agent_id, turns, tokens, size, identity.created_at, last_used, identity.model)
+
+
+def _readable(folder: Path, key: MemoryKey | None) -> Database:
+    """As much of an index as can be read: of an encrypted agent without its key, name and model."""
+    try:
+        return vault_of(folder, folder.name, key).index(folder, folder.name, read_only=True)
+    except (KeyNeededError, WrongKeyError):
+        return open_database(folder / "agent.db", folder.name, read_only=True)
 
 
 def _seconds(moment: str) -> float:

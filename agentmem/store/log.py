@@ -150,6 +150,7 @@ class DiskTokenLog:
             self._left = (self._branch, self._dead)
             self._branch, self._dead = branch, list(dead)
             self._committed = branch.length
+        self._start_turn()
         self._open = True
 
     def stand(self, branch: BranchMap, dead: Iterable[tuple[int, int]] = ()) -> None:
@@ -158,12 +159,13 @@ class DiskTokenLog:
             self._begun = (self._branch, self._dead, self._committed_tail)
         self._branch, self._dead = branch, list(dead)
         self._committed = branch.length
-        self._committed_tail = self._tail
+        self._start_turn()
 
     def end_part(self) -> None:
         """The tokens since ``stand`` are a turn of their own: what follows is another one's."""
+        self._segments.seal(self.new_extents())
         self._committed = self.length
-        self._committed_tail = self._tail
+        self._start_turn()
 
     def abort(self) -> None:
         """Drop the open turn's tokens, whose slots are used again; stand where ``begin`` was called."""
@@ -179,6 +181,7 @@ class DiskTokenLog:
 
     def sync(self) -> None:
         """Put the open turn's tokens on the medium. Raises OSError, after which nothing may be committed."""
+        self._segments.seal(self.new_extents())
         for writer in self._writers.values():
             sync_file(writer.fd)
         if self._folder_changed:
@@ -219,6 +222,11 @@ class DiskTokenLog:
         self._committed = branch.length
         self._committed_tail = self._tail = tail
         self._dead = list(dead)
+
+    def _start_turn(self) -> None:
+        """Where its first token goes is for the segments to say."""
+        self._tail = Tail(self._tail.segment, self._segments.start_of_turn(self._tail.slot))
+        self._committed_tail = self._tail
 
     def _end_turn(self) -> None:
         self._open = False

@@ -123,6 +123,10 @@ class PageTable:
             if not self._matches(tensor, head, page)
         ]
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
     def known_pages(self) -> list[int]:
         """The pages that have checksums."""
         return [int(page) for page in np.flatnonzero(self._filled)]

@@ -14,7 +14,7 @@ from agentmem.store.birth import remove
 from agentmem.store.files import exchange, make_folder, sync_folder
 from agentmem.store.index import Index
 from agentmem.store.lock import WriterLock
-from agentmem.store.schema import open_database
+from agentmem.store.vault import Vault
 
 
 def place(draft: Path, final: Path, agent_id: str) -> None:
@@ -22,6 +22,7 @@ def place(draft: Path, final: Path, agent_id: str) -> None:
     lock = WriterLock(draft / "lock", agent_id)
     try:
         make_folder(final.parent)
+        sync_folder(final.parent.parent)
         try:
             draft.rename(final)
         except OSError as error:
@@ -29,17 +30,22 @@ def place(draft: Path, final: Path, agent_id: str) -> None:
                 raise
             raise AgentExistsError(f"there is an agent {agent_id!r} already; choose another name") from error
         lock.moved(final / "lock")
-        sync_folder(final.parent)
-        sync_folder(draft.parent)
+        try:
+            sync_folder(final.parent)
+            sync_folder(draft.parent)
+        except OSError:  # not acknowledged, so it shall not be there
+            final.rename(draft)
+            raise
     finally:
         lock.release()
 
 
-def replace(draft: Path, final: Path, agent_id: str, over: tuple[str, str | None]) -> None:
+def replace(draft: Path, final: Path, agent_id: str, over: tuple[str, str | None], vault: Vault) -> None:
     """Exchange a finished agent with the one of its name, then remove that one.
 
     Args:
         over: the uuid and the head state of the one to be replaced; None for the empty state.
+        vault: what the old one's files are opened with.
 
     Raises:
         AgentBusyError: one of them is open for writing.
@@ -48,7 +54,7 @@ def replace(draft: Path, final: Path, agent_id: str, over: tuple[str, str | None
     """
     old_lock = WriterLock(final / "lock", agent_id)
     try:
-        if _standing(final, agent_id) != over:
+        if _standing(final, agent_id, vault) != over:
             raise StaleWriterError(
                 f"agent {agent_id!r} was changed meanwhile, so it was not replaced; do it again"
             )
@@ -77,9 +83,9 @@ def clear(workshop: Path) -> None:
         sync_folder(workshop.parent)
 
 
-def _standing(folder: Path, agent_id: str) -> tuple[str, str | None]:
+def _standing(folder: Path, agent_id: str, vault: Vault) -> tuple[str, str | None]:
     """The uuid of an agent and the state it stands at."""
-    db = open_database(folder / "agent.db", agent_id, read_only=True)
+    db = vault.index(folder, agent_id, read_only=True)
     try:
         index = Index(db, agent_id, read_only=True)
         rows = index.execute("SELECT t.state_id FROM sealed_state s JOIN sealed_turns t ON t.id = s.head")

@@ -289,6 +289,16 @@ def _seal(db: Database, *, read_only: bool) -> None:
     db.conn.seals = Seals(db.conn, read_only=read_only)
 
 
+def bring_up_to_date(db: Database, agent_id: str) -> bool:
+    """Apply the migrations that an index in memory lacks; whether there were any. Raises DamagedError."""
+    _check_format(db, agent_id)
+    if not migrations.pending(db):
+        return False
+    _migrate(db, agent_id)
+    _seal(db, read_only=False)
+    return True
+
+
 @cache
 def _names() -> frozenset[str]:
     """The names of all migrations."""

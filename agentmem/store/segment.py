@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from agentmem.errors import ClosedError
 from agentmem.memory.source import KVLayout
+from agentmem.store.extents import Extent
 from agentmem.store.files import opened, punch, sync_file, sync_folder
 from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
 from agentmem.store.tensor_file import (
@@ -39,9 +40,9 @@ def segment_spec(layout: KVLayout, capacity: int) -> TensorFileSpec:
 class Segment:
     """One open segment. Bytes are checked before they are copied out."""
 
-    def __init__(self, file: TensorFile, pages: Iterable[PageSums]) -> None:
+    def __init__(self, file: TensorFile, pages: PageTable) -> None:
         self.file = file
-        self.pages = PageTable(file, pages)
+        self.pages = pages
         self._bytes_copied = 0
 
     @property
@@ -95,9 +96,12 @@ class SegmentSet:
         if segment is None:
             if self._closed:
                 raise ClosedError(f"agent {self.agent_id!r} was closed; open it again")
-            file = TensorFile(self.path(number), self.spec, self.agent_id)
-            segment = self._open[number] = Segment(file, self._load_pages(number))
+            segment = self._open[number] = self._opened(number)
         return segment
+
+    def _opened(self, number: int) -> Segment:
+        file = TensorFile(self.path(number), self.spec, self.agent_id)
+        return Segment(file, PageTable(file, self._load_pages(number)))
 
     def create(self, number: int) -> bool:
         """Make the file of a new segment; False when an abandoned turn had made it already."""
@@ -106,6 +110,22 @@ class SegmentSet:
         except FileExistsError:
             return False
         return True
+
+    @property
+    def repairable(self) -> bool:
+        """Whether damaged tokens can be computed anew in these files."""
+        return True
+
+    def start_of_turn(self, slot: int) -> int:
+        """The first slot from ``slot`` on that a turn may begin with."""
+        return slot
+
+    def seal(self, extents: Iterable[Extent]) -> None:
+        """The tokens of a turn are about to be synced: put them into the files, where that was not done yet."""
+
+    def table(self, number: int) -> PageTable:
+        """A segment's pages, none of them checked yet; to be closed by ``file.close``. Raises DamagedError."""
+        return PageTable(TensorFile(self.path(number), self.spec, self.agent_id), self._load_pages(number))
 
     def writer(self, number: int) -> TensorWriter:
         """A writer for a segment's slots. Raises DamagedError, OSError."""
@@ -123,7 +143,7 @@ class SegmentSet:
             return
         copy = path.with_suffix(".copy")
         copy.unlink(missing_ok=True)
-        copy_used(self.get(number).file, copy, used)
+        copy_used(self.get(number).file, copy, self.start_of_turn(used))
         with opened(copy, os.O_RDWR) as fd:
             sync_file(fd)
         os.replace(copy, path)

@@ -174,6 +174,10 @@ class TensorFile:
         offset = self.spec.offset(tensor, head, start)
         return self._view[offset : offset + (stop - start) * self.row_bytes(tensor)]
 
+    def stored_bytes(self, tensor: int, head: int, start: int, stop: int) -> memoryview:
+        """The bytes of rows [start, stop) of one head as the file has them, not copied."""
+        return self.bytes_of(tensor, head, start, stop)
+
     def tensor_bytes(self, tensor: int) -> memoryview:
         """The bytes of a whole tensor, heads in order, not copied."""
         return self.bytes_of(tensor, 0, 0, self.spec.shapes[tensor][0] * self.spec.capacity)
@@ -263,6 +267,6 @@ def copy_used(source: TensorFile, target: Path, used: int) -> None:
     with opened(target, os.O_RDWR) as fd:
         for tensor, (heads, _) in enumerate(spec.shapes):
             for head in range(heads):
-                data = source.bytes_of(tensor, head, 0, used)
+                data = source.stored_bytes(tensor, head, 0, used)
                 if used and np.frombuffer(data, dtype=np.uint8).any():
                     write_all(fd, data, spec.offset(tensor, head, 0))

@@ -1,0 +1,329 @@
+"""Encrypted agents: nothing plain on disk, no byte that can be changed unnoticed, no way in without the key."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agentmem.errors import (
+    AgentMemError,
+    DamagedError,
+    InputError,
+    KeyNeededError,
+    StoreError,
+    WrongKeyError,
+)
+from agentmem.store import DiskHome, MemoryKey
+from agentmem.store.base import Store
+from support.stores import add_turn, contents, create, digests, expected, kv, same
+
+SECRET = "zanzibar"
+KEY = MemoryKey.generate()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> DiskHome:
+    """A home whose agent "ada" has three turns over two segments, digests, a note, and a forgotten turn."""
+    home = DiskHome(tmp_path / "home", segment_tokens=64, digest_blocks=4, key=KEY)
+    store = create(home)
+    store.digests.select("mean")
+    for seed, count in ((1, 40), (2, 50), (3, 7)):
+        told = [{"role": "user", "content": f"The secret is {SECRET} {seed}"}]
+        add_turn(store, seed, count, blocks=3, messages=told, source=f"{SECRET}.txt", trust=SECRET)
+    store.note(SECRET, {"what": SECRET})
+    store.close()
+    return home
+
+
+def folder(home: DiskHome) -> Path:
+    """The agent's folder."""
+    return next(path for path in (home.home / "agents").iterdir() if not path.name.startswith("."))
+
+
+def files(home: DiskHome) -> Iterator[Path]:
+    """Every file below the home."""
+    return (path for path in sorted(home.home.rglob("*")) if path.is_file())
+
+
+def whole(store: Store) -> bool:
+    """Whether everything is there as it was written."""
+    return (
+        same(contents(store.log), expected((1, 40), (2, 50), (3, 7)))
+        and [turn.messages[0]["content"] for turn in store.turns()]
+        == [f"The secret is {SECRET} {seed}" for seed in (1, 2, 3)]
+        and store.token_ids(40, 42) == [2000, 2001]
+        and store.noted(SECRET) == {"what": SECRET}
+    )
+
+
+def test_everything_comes_back(home: DiskHome) -> None:
+    """Texts, ids, K/V, digests, notes and words: from a new opening, to read or to write."""
+    for read_only in (True, False):
+        store = home.open("ada", read_only=read_only)
+        assert whole(store)
+        assert store.digests.count == 9
+        assert len(store.search(SECRET)) == 3
+        assert store.verify(deep=True).ok
+        store.close()
+
+
+def test_nothing_plain_is_on_disk(home: DiskHome) -> None:
+    """No text, source, label, token id, key or value is in any file, while it is open or after it was closed."""
+    store = home.open("ada")
+    add_turn(store, 4, 33, messages=[{"role": "user", "content": SECRET}])
+    keys, values = kv(1, 40)
+    rows = [tensor[0, slot].numpy().tobytes() for tensor in (*keys, *values) for slot in (0, 33)]
+    rows += [row[0, 0].numpy().tobytes() for row in digests(1, 3)]
+    ids = np.arange(1000, 1008, dtype="<i4").tobytes()
+    wanted = [SECRET.encode(), SECRET.encode("utf-16-le"), ids, b"state-1", *rows]
+    for _ in ("open", "closed"):
+        for path in files(home):
+            data = path.read_bytes()
+            assert [one for one in wanted if one in data] == [], path.name
+        store.close()
+
+
+def test_without_the_key_there_is_no_way_in(home: DiskHome) -> None:
+    """No key, another key, words: typed errors; the list still shows the name, and nothing has changed."""
+    before = {path: path.read_bytes() for path in files(home) if path.name not in ("lock", "agent.mark")}
+    plain = DiskHome(home.home)
+    with pytest.raises(KeyNeededError, match="encrypted"):
+        plain.open("ada")
+    for key in (MemoryKey.generate(), MemoryKey.from_passphrase("open sesame")):
+        with pytest.raises(WrongKeyError):
+            home.with_key(key).open("ada")
+        with pytest.raises(WrongKeyError):
+            home.with_key(key).fork("ada", "eve")
+    assert [info.agent_id for info in plain.list()] == ["ada"]
+    assert plain.list()[0].turns == 0
+    assert home.list()[0].turns == 3
+    assert {path: path.read_bytes() for path in before} == before
+    create(plain, "bob").close()
+    with pytest.raises(KeyNeededError, match="not encrypted"):
+        home.open("bob")
+
+
+def test_words_can_be_the_key(tmp_path: Path) -> None:
+    """A passphrase opens what it closed, from a new object too; other words do not."""
+    home = DiskHome(tmp_path, key=MemoryKey.from_passphrase("open sesame"))
+    add_turn(create(home), 1, 5)
+    with pytest.raises(WrongKeyError):
+        home.with_key(MemoryKey.from_passphrase("open says me")).open("ada", read_only=True)
+    store = home.with_key(MemoryKey.from_passphrase("open sesame")).open("ada", read_only=True)
+    assert len(store.turns()) == 1
+    with pytest.raises(InputError, match="empty"):
+        MemoryKey.from_passphrase("")
+
+
+def test_the_key_can_be_changed(home: DiskHome) -> None:
+    """From then on the new one opens it and the old one does not; nothing else is written."""
+    new = MemoryKey.from_passphrase("open sesame")
+    before = {path: path.read_bytes() for path in files(home) if path.suffix in (".enc", ".safetensors")}
+    home.change_key("ada", new)
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(WrongKeyError):
+        home.open("ada")
+    with pytest.raises(WrongKeyError):
+        home.change_key("ada", KEY)
+    store = home.with_key(new).open("ada")
+    assert whole(store)
+    assert [path.name for path in folder(home).iterdir() if path.name.startswith("key")] == ["key"]
+
+
+def test_without_its_key_file_an_agent_is_unreadable(home: DiskHome) -> None:
+    """Deleting a few bytes is deleting it all, for the holder of the user's key too."""
+    (folder(home) / "key").unlink()
+    with pytest.raises(DamagedError, match="key"):
+        home.open("ada")
+    home.delete("ada")
+    assert home.list() == []
+
+
+def test_a_key_is_kept_in_a_file_of_its_owner(tmp_path: Path, home: DiskHome) -> None:
+    """Written once, 0600, read back; what is no key is refused."""
+    path = KEY.save(tmp_path / "my.key")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert whole(home.with_key(MemoryKey.read(path)).open("ada", read_only=True))
+    assert "secret" not in repr(KEY).lower()
+    with pytest.raises(InputError):
+        KEY.save(path)
+    (tmp_path / "other").write_text("hello")
+    for name in ("other", "none"):
+        with pytest.raises(InputError):
+            MemoryKey.read(tmp_path / name)
+
+
+def test_a_fork_is_under_the_same_key_and_goes_its_own_way(home: DiskHome) -> None:
+    """Shared files serve both; each outlives the other's end, and has its own wrapped key."""
+    home.fork("ada", "eve")
+    eve = home.open("eve")
+    assert whole(eve)
+    add_turn(eve, 5, 20)
+    eve.close()
+    ada = home.open("ada")
+    assert whole(ada)
+    ada.close()
+    new = MemoryKey.generate()
+    home.change_key("eve", new)
+    home.delete("ada")
+    eve = home.with_key(new).open("eve")
+    assert same(contents(eve.log), expected((1, 40), (2, 50), (3, 7), (5, 20)))
+    assert eve.verify(deep=True).ok
+
+
+def test_forgotten_turns_are_gone_and_the_others_stay(home: DiskHome) -> None:
+    """Zeros where it was, its tags gone from the index; what is written later does not meet them."""
+    store = home.open("ada")
+    store.forget([2])
+    add_turn(store, 6, 45)
+    assert same(contents(store.log), expected((1, 40), (-2, 50), (3, 7), (6, 45)))
+    store.close()
+    store = home.open("ada")
+    assert same(contents(store.log), expected((1, 40), (-2, 50), (3, 7), (6, 45)))
+    assert store.verify(deep=True).ok
+
+
+def test_every_changed_byte_is_noticed(home: DiskHome) -> None:
+    """A bit flipped anywhere in the files: right answers or a typed error, never another answer."""
+    original = folder(home)
+    noticed = tried = 0
+    for path in [path for path in files(home) if path.name not in ("lock", "agent.mark")]:
+        data = path.read_bytes()
+        step = max(1, len(data) // 40)
+        for place in range(0, len(data), step):
+            changed = bytearray(data)
+            changed[place] ^= 1 << place % 8
+            path.write_bytes(changed)
+            tried += 1
+            try:
+                store = home.open("ada", read_only=True)
+                assert whole(store)
+                store.close()
+            except AgentMemError:
+                noticed += 1
+        path.write_bytes(data)
+    assert noticed > 0 < tried
+    assert whole(home.open("ada", read_only=True)), original
+
+
+def test_bytes_cannot_be_moved_or_put_back(home: DiskHome, tmp_path: Path) -> None:
+    """Pages swapped, a page or the whole index of an older day in the place of the newer: noticed."""
+    old = tmp_path / "old"
+    shutil.copytree(folder(home), old)
+    segment = folder(home) / "kv" / "000000.safetensors"
+    data = bytearray(segment.read_bytes())
+    rows, start = 4 * 4 * 32, len(data) - 8 * 4 * 64
+    data[start : start + rows], data[start + rows : start + 2 * rows] = (
+        data[start + rows : start + 2 * rows],
+        data[start : start + rows],
+    )
+    segment.write_bytes(data)
+    with pytest.raises(DamagedError, match="kv/000000"):
+        contents(home.open("ada", read_only=True).log)
+    shutil.copy(old / "kv" / "000000.safetensors", segment)
+
+    store = home.open("ada")
+    store.forget([1])
+    store.close()
+    shutil.copy(old / "kv" / "000000.safetensors", segment)
+    with pytest.raises(DamagedError):
+        contents(home.open("ada", read_only=True).log)
+    shutil.copy(old / "agent.enc", folder(home) / "agent.enc")
+    with pytest.raises(DamagedError, match="acknowledged"):
+        home.open("ada", read_only=True)
+
+
+@pytest.mark.parametrize("cut", [1, 17, 400])
+def test_a_commit_that_was_cut_short_did_not_happen(home: DiskHome, cut: int) -> None:
+    """A torn last record of which nobody was told: the state before it, and writing goes on."""
+    path = folder(home) / "agent.enc"
+    before = path.stat().st_size
+    store = home.open("ada")
+    add_turn(store, 7, 5)
+    mark = (folder(home) / "agent.mark").read_bytes()
+    store.close()
+    os.truncate(path, path.stat().st_size - cut)
+    assert path.stat().st_size > before
+    with pytest.raises(DamagedError, match="acknowledged"):
+        home.open("ada")
+    (folder(home) / "agent.mark").unlink()
+    assert mark
+    store = home.open("ada")
+    assert whole(store)
+    add_turn(store, 8, 6)
+    store.close()
+    assert len(home.open("ada", read_only=True).turns()) == 4
+
+
+def test_readers_follow_the_writer(home: DiskHome) -> None:
+    """A reader that was opened before sees each turn after its commit, whole; nothing it does is written."""
+    reader, writer = home.open("ada", read_only=True), home.open("ada")
+    add_turn(writer, 4, 10)
+    assert len(reader.turns(at="state-4")) == 4
+    writer.forget([4])
+    with pytest.raises(StoreError):
+        reader.turns(at="state-4")
+    with pytest.raises(StoreError):
+        reader.note("a", 1)
+
+
+def test_a_log_is_made_a_snapshot(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it has grown, at closing: smaller, the same content, and an open reader goes on with it."""
+    monkeypatch.setattr("agentmem.store.encrypted_index._REWRITE_BYTES", 1)
+    store = home.open("ada")
+    reader = home.open("ada", read_only=True)
+    for number in range(100):
+        store.note("n", f"{'x' * 5000}{number}")
+    before = (folder(home) / "agent.enc").stat().st_size
+    store.close()
+    assert (folder(home) / "agent.enc").stat().st_size < before
+    assert reader.noted("n").endswith("x99")
+    assert home.open("ada").noted("n").endswith("x99")
+
+
+def test_decrypted_pages_are_let_go(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the budget they are decrypted again when they are read; an open turn's are kept."""
+    monkeypatch.setattr("agentmem.store.encrypted_segments.HELD_BYTES", 100)
+    store = home.open("ada")
+    assert whole(store)
+    store.begin()
+    store.log.append(*kv(4, 9))
+    for _ in range(2):
+        assert same(contents(store.log), expected((1, 40), (2, 50), (3, 7), (4, 9)))
+    store.abort()
+    assert whole(store)
+
+
+def test_a_key_file_that_asks_for_too_much_is_refused(tmp_path: Path) -> None:
+    """A changed cost of scrypt may not eat the machine; what is no key file is damage."""
+    home = DiskHome(tmp_path, key=MemoryKey.from_passphrase("open sesame"))
+    create(home).close()
+    path = folder(home) / "key"
+    record = json.loads(path.read_bytes())
+    for changed in ({**record, "n": 1 << 40}, {**record, "p": -1}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(WrongKeyError):
+            home.open("ada")
+    for text in ("", "[]", "{}", json.dumps({**record, "nonce": "xyz"})):
+        path.write_text(text)
+        with pytest.raises(DamagedError):
+            home.open("ada")
+
+
+def test_without_the_extra_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MissingExtraError says what to install; no agent is left behind."""
+    import sys
+
+    from agentmem.errors import MissingExtraError
+
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
+    home = DiskHome(tmp_path, key=KEY)
+    with pytest.raises(MissingExtraError, match=r"agentmem-kv\[crypto\]"):
+        create(home)
+    assert home.list() == []
