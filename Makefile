@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test conformance lint format tree typecheck pytest bench recall clean
+.PHONY: help install demo test faults torture conformance lint format tree typecheck pytest bench recall clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -54,6 +54,15 @@ pytest: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 pytest: $(STAMP)  ## the tests alone
 	@$(BIN)/agentmem models pull smollm2-135m </dev/null || echo "no smollm2-135m: its tests are not run"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile </dev/null
+
+# What cannot be tried on a machine (no C compiler, no root) is skipped with a reason, and fails where CI=true.
+faults torture: export MALLOC_MMAP_THRESHOLD_ := 4294967296
+faults torture: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+faults: $(STAMP)  ## kills, full disks, failing calls and power cuts: the gates of docs/RELIABILITY.md (8 minutes on 2 cores)
+	@PYTHONPATH=tests $(BIN)/python -m faults </dev/null
+
+torture: $(STAMP)  ## the same, many times over; writes the table of docs/RELIABILITY.md (hours)
+	@PYTHONPATH=tests $(BIN)/python -m faults --long --page docs/RELIABILITY.md </dev/null
 
 # Without the models the suite is skipped with a reason, and fails where CI=true.
 conformance: export MALLOC_MMAP_THRESHOLD_ := 4294967296

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from agentmem.agent.provenance import QUARANTINE_NOTE, moved_ranges
 from agentmem.agent.state_id import settings_of, state_id
 from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Progress
-from agentmem.errors import AgentExistsError, ArchiveError, FingerprintMismatchError
+from agentmem.errors import AgentExistsError, ArchiveError, FingerprintMismatchError, StoreError
 from agentmem.store.base import AgentIdentity, Home, NewTurn, Store, Turn
 
 
@@ -154,8 +155,10 @@ def _build(
     model: LanguageModel,
     on_progress: Progress | None,
 ) -> None:
+    """Make the agent out of sight, and put it in its place when it is whole: a kill leaves none."""
     model.check(archive.config)
-    store = home.create(
+    home.clear_workshop(agent_id)
+    store = home.workshop(agent_id).create(
         agent_id,
         fingerprint=model.fingerprint,
         layout=model.layout,
@@ -170,9 +173,11 @@ def _build(
         else:
             _fill_by_reading(store, archive, model, on_progress)
         store.close()
+        home.put_in_place(agent_id, agent_id)
     except BaseException:
         store.close()
-        home.delete(agent_id)
+        with suppress(StoreError):
+            home.clear_workshop(agent_id)
         raise
 
 

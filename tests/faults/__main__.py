@@ -1,0 +1,77 @@
+"""The gates of reliability: agents are killed, starved and cut off, and must come back whole.
+
+    python -m faults [--long] [--only 1,4] [--jobs 2] [--seed 1] [--page docs/RELIABILITY.md]
+
+Prints one line for each gate and ends with 1 if anything failed. What cannot be tried here is skipped with the
+reason, and fails where CI=true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from faults import shim
+
+SHOWN = 10
+
+
+def main() -> int:
+    """Start again with the shim preloaded, then run the gates."""
+    asked = _arguments()
+    why = shim.missing()
+    if why is not None:
+        print(f"no gate can be tried: {why}")
+        return int(os.environ.get("CI") == "true")
+    if "shim.so" not in os.environ.get("LD_PRELOAD", ""):
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**shim.preloaded_environment(Path(folder)), "OMP_NUM_THREADS": "1"}
+            return os.spawnve(
+                os.P_WAIT, sys.executable, [sys.executable, "-m", "faults", *sys.argv[1:]], environment
+            )
+    return _run(asked)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser.add_argument("--long", action="store_true", help="the long profile instead of the one for CI")
+    parser.add_argument("--only", default="", help="numbers of gates, with commas")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--page", type=Path, help="write the table into this page")
+    return parser.parse_args()
+
+
+def _run(asked: argparse.Namespace) -> int:
+    import torch  # here, so that it loads in the process with the shim alone
+
+    from faults.gates import GATES, Run
+    from faults.results import GateResult, timed
+    from faults.tables import write
+
+    torch.set_num_threads(1)
+    wanted = set(filter(None, asked.only.split(",")))
+    run = Run(asked.seed, asked.jobs)
+    results: list[GateResult] = []
+    for gate in GATES:
+        tried = gate.long if asked.long else gate.quick
+        if tried is None or (wanted and gate.name.split(" ")[0] not in wanted):
+            continue
+        result = timed(gate.name, partial(tried, run))
+        results.append(result)
+        print(result.line, flush=True)
+        for failure in result.found.failures[:SHOWN]:
+            print(f"    {failure}", flush=True)
+    if asked.page is not None:
+        write(asked.page, results)
+    failed = any(result.found.failures for result in results)
+    skipped = any(result.found.skipped is not None for result in results)
+    return int(failed or (skipped and os.environ.get("CI") == "true"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,97 @@
+"""Gates 2 and 6: a fault at every call that changes a file, in every verb, and in every recovery.
+
+Gate 2 takes the verbs on agents that were closed properly, without a model and with one. Gate 6 takes what
+must be finished, cleared away or brought up to date when an agent is opened, kills in the verbs that change the
+past, and a second fault in the recovery from the first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace as changed
+from pathlib import Path
+
+from faults import children, shim
+from faults.agent_operations import agent_operations
+from faults.faulted import Case, Prepared, calls_of, failures_of, kills_of, prepare, run, thinned
+from faults.operations import PLAIN, disk_home, interrupted, migrations, read_all
+from faults.results import Found
+from faults.shim import Verb
+from faults.trees import replace, scratch
+
+PAST = ("forget", "forget what a fork shares", "collect", "fork", "delete", "create", "turn elsewhere")
+
+
+def faults_at_calls(*, limit: int, agent_limit: int, seed: int, jobs: int) -> Found:
+    """Gate 2; at most ``limit`` cases of each verb without a model, ``agent_limit`` of each with one."""
+    with scratch() as folder:
+        prepared = [prepare(operation, folder / f"plain{n}") for n, operation in enumerate(PLAIN)]
+        cases = _spread_out([failures_of(one) for one in prepared], limit, seed)
+        agents = agent_operations(folder / "agents")
+        cases += _spread_out([failures_of(one) for one in agents], agent_limit, seed)
+        on = f"{len(prepared)} verbs of the store, {len(agents)} of an agent with a model"
+        return Found(len(cases), children.spread(cases, run, jobs), on)
+
+
+def faults_in_recovery(*, limit: int, agent_limit: int, twice: int, seed: int, jobs: int) -> Found:
+    """Gate 6; ``twice`` cases have a second fault in the recovery from a kill."""
+    with scratch() as folder:
+        verbs = [operation for operation in PLAIN if operation.name in PAST]
+        changing = [prepare(operation, folder / f"past{n}") for n, operation in enumerate(verbs)]
+        opening = [
+            prepare(operation, folder / f"opening{n}")
+            for n, operation in enumerate((*interrupted(), *migrations()))
+        ]
+        cases = _spread_out([kills_of(one) for one in changing], limit, seed)
+        cases += _spread_out([[*failures_of(one), *kills_of(one)] for one in opening], limit, seed)
+        agents = agent_operations(folder / "agents")
+        cases += _spread_out([kills_of(one) for one in agents], agent_limit, seed)
+        failures = children.spread(cases, run, jobs)
+        second = _second_faults(changing + opening, folder / "twice", twice, seed)
+        failures += children.spread(second, run, jobs)
+        on = (
+            f"{len(changing)} verbs that change the past, {len(opening)} recoveries and migrations, "
+            f"{len(agents)} verbs with a model; {len(second)} with a second fault"
+        )
+        return Found(len(cases) + len(second), failures, on)
+
+
+def _spread_out(cases: Sequence[list[Case]], limit: int, seed: int) -> list[Case]:
+    return [case for some in cases for case in thinned(some, limit, seed)]
+
+
+def _second_faults(bases: Sequence[Prepared], folder: Path, count: int, seed: int) -> list[Case]:
+    """Openings, under a fault, of what a kill at a random call left behind; four faults to each kill."""
+    chance = random.Random(seed)
+    found: list[Case] = []
+    while len(found) < count:
+        base = chance.choice(bases)
+        left = folder / str(len(found))
+        left.parent.mkdir(exist_ok=True)
+        replace(base.folder, left)
+        kill = chance.choice(kills_of(base)).fault
+
+        def body(base: Prepared = base, left: Path = left, kill: shim.Fault = kill) -> None:
+            shim.arm(left, kill)
+            base.act(left)
+
+        if children.tried(body).ended != "killed":
+            continue
+        with scratch() as copy:
+            replace(left, copy)
+            stands = base.see(
+                copy
+            )  # a kill leaves the old state or the new one; which of them, is this case's rule
+        opening = changed(
+            base,
+            name=f"opened after {base.name} was killed ({kill})",
+            folder=left,
+            act=lambda folder: read_all(disk_home(folder)),
+            before=stands,
+            after=stands,
+        )
+        total = calls_of(opening, Verb.ALL)
+        options = [*failures_of(opening), *kills_of(opening)] if total else []
+        found += chance.sample(options, min(4, len(options), count - len(found)))
+    return found
