@@ -23,6 +23,7 @@ from agentmem.errors import (
     HashMismatchError,
     HistoryChangedError,
     InputError,
+    KeyNeededError,
     MissingExtraError,
     ModelError,
     ModelNotFoundError,
@@ -36,6 +37,7 @@ from agentmem.errors import (
     TemplateError,
     TurnTimeoutError,
     UnsupportedModelError,
+    WrongKeyError,
 )
 
 if typing.TYPE_CHECKING:
@@ -59,9 +61,9 @@ if typing.TYPE_CHECKING:
     )
     from agentmem.config import MemoryConfig
     from agentmem.engine.model import LanguageModel
-    from agentmem.store import InMemoryHome, InMemoryStore
+    from agentmem.store import InMemoryHome, InMemoryStore, MemoryKey
     from agentmem.store.base import AgentInfo, Finding, VerifyReport
-    from agentmem.store.mended import RepairedRange, RepairReport
+    from agentmem.store.mended import RepairedRange, RepairReport, SalvageReport
     from agentmem.store.upkeep import AuditRow
 
 __all__ = [
@@ -89,8 +91,10 @@ __all__ = [
     "InMemoryHome",
     "InMemoryStore",
     "InputError",
+    "KeyNeededError",
     "LanguageModel",
     "MemoryConfig",
+    "MemoryKey",
     "MissingExtraError",
     "ModelError",
     "ModelNotFoundError",
@@ -106,6 +110,7 @@ __all__ = [
     "ReplyStream",
     "ResumeReceipt",
     "RetentionReceipt",
+    "SalvageReport",
     "SearchHit",
     "ShapeError",
     "StaleWriterError",
@@ -118,6 +123,7 @@ __all__ = [
     "Usage",
     "VerifyReport",
     "WriteReceipt",
+    "WrongKeyError",
 ]
 
 _PLACES = {
@@ -128,8 +134,10 @@ _PLACES = {
     "InMemoryStore": "agentmem.store",
     "LanguageModel": "agentmem.engine.model",
     "MemoryConfig": "agentmem.config",
+    "MemoryKey": "agentmem.store",
     "RepairReport": "agentmem.store.mended",
     "RepairedRange": "agentmem.store.mended",
+    "SalvageReport": "agentmem.store.mended",
     "VerifyReport": "agentmem.store.base",
 }
 """Names that are not in agentmem.agent."""

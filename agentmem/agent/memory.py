@@ -30,7 +30,7 @@ from agentmem.agent.messages import checked, checked_state, checked_tools, sampl
 from agentmem.agent.observing import observe
 from agentmem.agent.opening import Asked as AskedOpening
 from agentmem.agent.opening import Opened, open_agent
-from agentmem.agent.places import end_of, find_home, moment
+from agentmem.agent.places import end_of, find_home, key_of, moment
 from agentmem.agent.provenance import (
     RecallFrom,
     checked_trust,
@@ -60,9 +60,10 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel, Tokenizer
 from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
-from agentmem.errors import ClosedError, ReadOnlyError
+from agentmem.errors import ClosedError, KeyNeededError, ReadOnlyError
+from agentmem.store import DiskHome, MemoryKey
 from agentmem.store.base import HEAD, AgentInfo, Home, Store, VerifyReport
-from agentmem.store.mended import RepairReport
+from agentmem.store.mended import RepairReport, SalvageReport
 from agentmem.store.upkeep import AuditRow
 
 Message = Mapping[str, Any]
@@ -99,6 +100,7 @@ class AgentMemory:
         create: bool = True,
         wait: float = 0.0,
         read_only: bool = False,
+        key: MemoryKey | None = None,
     ) -> AgentMemory:
         """Open an agent's memory, or create it; nothing of the past is read again.
 
@@ -114,13 +116,15 @@ class AgentMemory:
             create: False: an unknown agent is an error.
             wait: seconds to wait for another writer.
             read_only: look, but change nothing; needs no lock and, for texts, no model.
+            key: makes an encrypted agent, or opens it (extra ``crypto``); None: ``AGENTMEM_KEY_FILE`` or
+                ``AGENTMEM_PASSPHRASE`` if one is set, else a plain one.
 
         Raises:
             AgentBusyError, AgentNotFoundError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
         """
         if system is not None:
             user_message(system, role="system")
-        place = find_home(home)
+        place = find_home(home, key)
         started = time.perf_counter()
         opened = open_agent(
             AskedOpening(agent_id, model, place, device, dtype, config, create, wait, read_only)
@@ -664,9 +668,9 @@ class AgentMemory:
     # -- all agents -------------------------------------------------------------------------------
 
     @staticmethod
-    def list(home: str | Path | Home | None = None) -> list[AgentInfo]:
-        """Every agent there is, most recently used first."""
-        return find_home(home).list()
+    def list(home: str | Path | Home | None = None, key: MemoryKey | None = None) -> list[AgentInfo]:
+        """Every agent there is, most recently used first; of one that ``key`` does not open, name and model."""
+        return find_home(home, key).list()
 
     @staticmethod
     def delete(agent_id: str, home: str | Path | Home | None = None) -> None:
@@ -674,11 +678,53 @@ class AgentMemory:
         find_home(home).delete(agent_id)
 
     @staticmethod
+    def salvage(
+        agent_id: str, *, home: str | Path | Home | None = None, dry_run: bool = False
+    ) -> SalvageReport:
+        """Make an agent that cannot be opened usable again, without its model; nobody may have it open.
+
+        A damaged index is built anew from all that can be read of it and is what was written. Keys and values
+        that are damaged, or cannot be checked any more, are set aside: no turn attends to them until
+        :meth:`repair` computes them again. A sound index is left as it is.
+
+        Raises:
+            AgentNotFoundError, AgentBusyError, StoreError: nothing has changed.
+            DamagedError: not enough is left to know whose it is; restore an export.
+        """
+        return find_home(home).salvage(agent_id, dry_run=dry_run)
+
+    @staticmethod
+    def change_key(
+        agent_id: str, new: MemoryKey, *, home: str | Path | Home | None = None, key: MemoryKey | None = None
+    ) -> None:
+        """Lock an encrypted agent, which ``key`` opens and nobody has open, with another key from now on.
+
+        Its data is not written again: only the agent's own key is wrapped anew. Older copies of the file
+        ``key`` in its folder still open with the old one.
+
+        Raises:
+            KeyNeededError, WrongKeyError, AgentBusyError, StoreError: nothing has changed.
+        """
+        place = find_home(home, key)
+        if not isinstance(place, DiskHome):
+            raise KeyNeededError(f"agent {agent_id!r} is not on disk, so it is not encrypted")
+        place.change_key(agent_id, new)
+
+    @staticmethod
     def export(
-        agent_id: str, path: str | Path, *, kv: bool = False, home: str | Path | Home | None = None
+        agent_id: str,
+        path: str | Path,
+        *,
+        kv: bool = False,
+        home: str | Path | Home | None = None,
+        key: MemoryKey | None = None,
     ) -> Path:
-        """Write an agent's past to one file: its text and token ids, with ``kv`` its keys and values."""
-        return archive.export(find_home(home), agent_id, Path(path), kv=kv)
+        """Write an agent's past to one file: its text and token ids, with ``kv`` its keys and values.
+
+        Only its owner may read the file. That of an encrypted agent is encrypted with the same key.
+        """
+        place = find_home(home, key)
+        return archive.export(place, agent_id, Path(path), kv=kv, key=key_of(place))
 
     @staticmethod
     def restore(
@@ -689,13 +735,15 @@ class AgentMemory:
         home: str | Path | Home | None = None,
         device: str = "auto",
         on_progress: Progress | None = None,
+        key: MemoryKey | None = None,
     ) -> AgentMemory:
         """Make an agent from an export, and open it.
 
-        With keys and values in the file nothing is read again; without, its tokens are.
+        With keys and values in the file nothing is read again; without, its tokens are. With a key, which
+        an encrypted export needs, the new agent is encrypted.
         """
-        place = find_home(home)
-        name = archive.restore(place, Path(path), agent_id, model, device, on_progress)
+        place = find_home(home, key)
+        name = archive.restore(place, Path(path), agent_id, model, device, on_progress, key_of(place))
         return AgentMemory.resume(name, model=model, home=place, device=device)
 
     # -- inside -----------------------------------------------------------------------------------

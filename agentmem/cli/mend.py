@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import agentmem
 from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import DAMAGED, reported
 from agentmem.cli.opening import opened
 from agentmem.cli.options import AsJson, Home, Model, Name, Wait
 from agentmem.cli.shown import console, count, print_json
+from agentmem.errors import DamagedError
+
+if TYPE_CHECKING:
+    from agentmem import RepairReport, SalvageReport
 
 
 @reported
@@ -26,30 +31,67 @@ def repair(
     wait: Wait = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Compute damaged keys and values anew from the stored text. Exit code 3 means that some are left."""
-    with opened(name, home=home, model=model, wait=wait) as memory:
-        report = memory.repair(dry_run=dry_run, encode=encode)
+    """Compute damaged keys and values anew from the stored text. Exit code 3 means that something is lost or left.
+
+    An index that cannot be read is first built anew from what is left of it.
+    """
+    saved, report = None, None
+    if encode:
+        try:
+            with opened(name, home=home, model=model, wait=wait) as memory:
+                report = memory.repair(dry_run=dry_run)
+        except DamagedError:
+            report = None  # it cannot be opened as it is
+    if report is None:
+        saved = agentmem.AgentMemory.salvage(name, home=home, dry_run=dry_run)
+        report = saved.repair
+    if encode and saved is not None and not dry_run:
+        with opened(name, home=home, model=model, wait=wait) as memory:
+            report = memory.repair()
+    whole = (report is None or report.ok) and (saved is None or not _lost(saved))
     if as_json:
-        print_json({"agent": name, "ok": report.ok, "report": report})
+        print_json({"agent": name, "ok": whole, "report": report, "salvage": saved})
     else:
-        for one in report.ranges:
-            told = one.outcome if one.text_kept else f"{one.outcome}, and its text is gone"
-            console().print(
-                f"{one.file}: tokens {one.start} to {one.stop} of turn {one.turn}: {told}", markup=False
-            )
-        for file in report.rebuilt_files:
-            console().print(f"{file}: whole pages taken over into a new file", markup=False)
-        if report.rule_states:
-            console().print(f"rule state of turn {', '.join(map(str, report.rule_states))}: made again")
-        if report.digest_blocks:
-            console().print(
-                f"digests of {count(report.digest_blocks, 'block')}: computed again with the next turn"
-            )
-        tokens = sum(one.stop - one.start for one in report.ranges)
-        verdict = f"{count(tokens, 'damaged token')}, {report.tokens('set aside')} set aside"
-        console().print(f"{name}: {verdict if report.found else 'nothing is damaged'}", markup=False)
-    if not report.ok:
+        _say(name, saved, report)
+    if not whole:
         raise typer.Exit(DAMAGED)
+
+
+def _lost(saved: SalvageReport) -> bool:
+    """Whether a salvage lost words, ids or turns."""
+    return bool(saved.wordless or saved.without_ids or saved.unreachable)
+
+
+def _say(name: str, saved: SalvageReport | None, report: RepairReport | None) -> None:
+    out = console()
+    for what in saved.losses if saved is not None else ():
+        out.print(f"agent.db: {what}", markup=False)
+    if saved is not None:
+        for numbers, fate in (
+            (saved.wordless, "its words are lost"),
+            (saved.without_ids, "its token ids are lost"),
+            (saved.unreachable, "it is gone"),
+        ):
+            for number in numbers:
+                out.print(f"turn {number}: {fate}", markup=False)
+    if report is None:
+        return
+    for one in report.ranges:
+        told = one.outcome if one.text_kept else f"{one.outcome}, and its text is gone"
+        out.print(f"{one.file}: tokens {one.start} to {one.stop} of turn {one.turn}: {told}", markup=False)
+    for file in report.rebuilt_files:
+        out.print(f"{file}: whole pages taken over into a new file", markup=False)
+    if report.rule_states:
+        out.print(f"rule state of turn {', '.join(map(str, report.rule_states))}: made again", markup=False)
+    if report.digest_blocks:
+        out.print(
+            f"digests of {count(report.digest_blocks, 'block')}: computed again with the next turn",
+            markup=False,
+        )
+    tokens = sum(one.stop - one.start for one in report.ranges)
+    verdict = f"{count(tokens, 'damaged token')}, {report.tokens('set aside')} set aside"
+    sound = not report.found and (saved is None or not saved.losses)
+    out.print(f"{name}: {'nothing is damaged' if sound else verdict}", markup=False)
 
 
 @reported

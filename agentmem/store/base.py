@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
-from agentmem.store.mended import Encode, RepairReport
+from agentmem.store.mended import Encode, RepairReport, SalvageReport
 from agentmem.store.upkeep import Reason, Upkeep
 
 Json = Any
@@ -369,6 +369,18 @@ class Home(Protocol):
 
     def clear_workshop(self, agent_id: str) -> None:
         """Remove unfinished agents that were being made from this one."""
+        ...
+
+    def salvage(self, agent_id: str, *, dry_run: bool = False) -> SalvageReport:
+        """Make a damaged agent usable again without its model.
+
+        A damaged index is replaced, in one step, by a new one of all rows that can be read and are what was
+        written; K/V that are damaged, or cannot be checked any more, are set aside. With ``dry_run`` only say.
+
+        Raises:
+            AgentNotFoundError, AgentBusyError, StoreError: nothing has changed.
+            DamagedError: not enough is left to know whose it is.
+        """
         ...
 
     def list(self) -> list[AgentInfo]:

@@ -40,6 +40,8 @@ class Piece:
     segment: int
     slot: int
     condition: Condition
+    aside: bool = False
+    """Whether the tokens were set aside: these are the slots that they had before."""
 
     def cut(self, first_slot: int, last_slot: int) -> Piece | None:
         """The part of it that lies in slots [first_slot, last_slot)."""
@@ -47,7 +49,7 @@ class Piece:
         if low >= high:
             return None
         start = self.start + low - self.slot
-        return Piece(self.turn, start, start + high - low, self.segment, low, self.condition)
+        return Piece(self.turn, start, start + high - low, self.segment, low, self.condition, self.aside)
 
 
 class LooseSegment:
@@ -126,7 +128,7 @@ class Damage:
         found: dict[int, Sequence[Piece]] = {}
         for turn, rows in self._rows_by_turn().items():
             pieces = [piece for row in rows for piece in self._pieces(turn, row, aside[turn])]
-            pieces += [piece for row in aside[turn] for piece in self._cut(turn, *row, elsewhere=True)]
+            pieces += [piece for row in aside[turn] for piece in self._cut(turn, *row, aside=True)]
             if any(piece.condition != "sound" for piece in pieces):
                 found[turn] = sorted(pieces, key=lambda piece: piece.start)
         return found
@@ -159,21 +161,21 @@ class Damage:
         return pieces + self._cut(turn, token, max(token, stop), segment, slot + token - start)
 
     def _cut(
-        self, turn: int, start: int, stop: int, segment: int, slot: int, *, elsewhere: bool = False
+        self, turn: int, start: int, stop: int, segment: int, slot: int, *, aside: bool = False
     ) -> list[Piece]:
-        """Tokens [start, stop) in runs of one condition. ``elsewhere``: they must be moved in any case."""
+        """Tokens [start, stop) in runs of one condition; those set aside must be moved in any case."""
         pieces: list[Piece] = []
         while start < stop:
             page = slot // PAGE_SLOTS
             count = min(stop - start, (page + 1) * PAGE_SLOTS - slot)
             condition = self._condition(segment, page, slot + count - page * PAGE_SLOTS)
-            if elsewhere and condition == "sound":
+            if aside and condition == "sound":
                 condition = "movable"
             last = pieces[-1] if pieces else None
             if last is not None and last.condition == condition:
-                pieces[-1] = Piece(turn, last.start, start + count, segment, last.slot, condition)
+                pieces[-1] = Piece(turn, last.start, start + count, segment, last.slot, condition, aside)
             else:
-                pieces.append(Piece(turn, start, start + count, segment, slot, condition))
+                pieces.append(Piece(turn, start, start + count, segment, slot, condition, aside))
             start, slot = start + count, slot + count
         return pieces
 

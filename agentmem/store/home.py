@@ -29,11 +29,13 @@ from agentmem.store.disk import DiskStore
 from agentmem.store.failures import typed
 from agentmem.store.files import FOLDER_MODE, folder_bytes, make_folder
 from agentmem.store.index import Index
-from agentmem.store.keys import MemoryKey
+from agentmem.store.keys import MemoryKey, is_encrypted
 from agentmem.store.lock import WriterLock
+from agentmem.store.mended import SalvageReport
 from agentmem.store.names import checked_id, folder_name
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.placing import clear, place, replace
+from agentmem.store.salvage import salvaged
 from agentmem.store.schema import open_database
 from agentmem.store.segment import segment_spec
 from agentmem.store.vault import EncryptedVault, encrypt_new, vault_of
@@ -70,6 +72,11 @@ class DiskHome:
         self._segment_tokens = segment_tokens
         self._digest_blocks = digest_blocks
         self._key = key
+
+    @property
+    def key(self) -> MemoryKey | None:
+        """What agents here are encrypted with."""
+        return self._key
 
     def with_key(self, key: MemoryKey) -> DiskHome:
         """The same home, for agents that are encrypted with a key."""
@@ -153,6 +160,19 @@ class DiskHome:
         finally:
             if lock is not None:
                 lock.release()
+
+    def salvage(self, agent_id: str, *, dry_run: bool = False) -> SalvageReport:
+        """Make an agent with a damaged index usable again, with what is left of it; see the protocol."""
+        name = checked_id(agent_id)
+        folder = self._require(name)
+        return salvaged(
+            lambda: self.open(name),
+            folder,
+            name,
+            self._workshop(name),
+            plain=not is_encrypted(folder),
+            dry_run=dry_run,
+        )
 
     def folder_of(self, agent_id: str) -> Path:
         """Where an agent's files lie. Raises AgentNotFoundError."""

@@ -16,6 +16,7 @@ from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
 from agentmem.store.in_memory_store import InMemoryStore
 from agentmem.store.kept_agent import KeptAgent, json_text
+from agentmem.store.mended import RepairReport, SalvageReport
 from agentmem.store.names import checked_id
 
 
@@ -78,6 +79,12 @@ class InMemoryHome:
             moved=dict(source.moved),
             locked=False,
         )
+
+    def salvage(self, agent_id: str, *, dry_run: bool = False) -> SalvageReport:
+        """Nothing can be wrong with memory."""
+        agent = self._require(agent_id)
+        agent.require_free()
+        return SalvageReport(dry_run, [], sorted(agent.kept), repair=RepairReport(dry_run, []))
 
     def find(self, agent_id: str) -> KeptAgent:
         """What is kept of an agent. Raises AgentNotFoundError."""

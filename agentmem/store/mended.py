@@ -60,3 +60,28 @@ class RepairReport:
     def ok(self) -> bool:
         """True when no token is left set aside."""
         return not self.tokens("set aside")
+
+
+@dataclass(frozen=True)
+class SalvageReport:
+    """What was left of a damaged index, and what was not. In a dry run: what is."""
+
+    dry_run: bool
+    losses: Sequence[str]
+    """What could not be read, table by table; empty when the index was sound."""
+    turns: Sequence[int]
+    """The turns there are."""
+    wordless: Sequence[int] = ()
+    """Of these, turns whose messages are lost; their place is kept."""
+    without_ids: Sequence[int] = ()
+    """Of these, turns whose token ids are lost: a repair cannot compute their K/V."""
+    unreachable: Sequence[int] = ()
+    """Turns that are gone, since nothing says where they were."""
+    repair: RepairReport | None = None
+    """What became of keys and values that cannot be checked any more; None in a dry run."""
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing was lost, and nothing is set aside."""
+        whole = self.repair is None or self.repair.ok
+        return whole and not (self.losses or self.wordless or self.without_ids or self.unreachable)

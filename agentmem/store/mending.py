@@ -46,7 +46,7 @@ def repair(parts: StoreParts, branch: Branch, ways: Ways, *, dry_run: bool) -> R
                 return mender.report(planned=True, digest_blocks=lost)
             mender.stage()
             report = mender.report(planned=False, digest_blocks=lost)
-            if report.found or mender.leftovers:
+            if mender.changed or lost:
                 _commit(mender, parts, lost)
             return report
         except BaseException:
@@ -108,9 +108,16 @@ class Mender:
         return sorted(turn for turn, pieces in self._aside.items() if pieces)
 
     @property
-    def leftovers(self) -> bool:
-        """Whether the index names damaged pages that no token lies in any more, or tokens that can be moved."""
-        return bool(self._damage.wrong or self._damage.by_turn)
+    def changed(self) -> bool:
+        """Whether there is anything to commit: new slots, states, or rows of what no token lies in any more."""
+        named = {
+            (piece.segment, page)
+            for pieces in self._damage.by_turn.values()
+            for piece in pieces
+            for page in page_range(piece.slot, piece.slot + piece.stop - piece.start)
+        }
+        unused = set(self._damage.wrong) - named or set(self._damage.flawed) - {one for one, _ in named}
+        return bool(self._placed or self._made_states or unused)
 
     def stage(self) -> None:
         """Put what takes the damaged tokens' place into new slots. Raises StoreError, and what encoding raises."""
@@ -179,6 +186,9 @@ class Mender:
                 now = self._staging.copy(self._damage.files[piece.segment], piece)
             elif piece.condition == "broken" and whole is not None:
                 now = BranchMap([Extent(0, -1, 0, whole[0].start), *whole]).pieces(piece.start, piece.stop)
+            elif piece.condition == "broken" and piece.aside and not forgotten:
+                kept += self._where(turn_id, piece)  # zeros by now
+                continue
             elif piece.condition == "broken":
                 now = self._staging.zeros(piece.start, piece.stop)
             if piece.condition != "sound":
@@ -188,6 +198,11 @@ class Mender:
             self._extents[turn_id] = kept
         if whole is not None or forgotten:
             self._aside[turn_id] = []
+
+    def _where(self, turn_id: int, piece: Piece) -> list[Extent]:
+        """Where the index says that tokens lie."""
+        own = self._extents[turn_id]
+        return BranchMap([Extent(0, -1, 0, own[0].start), *own]).pieces(piece.start, piece.stop)
 
     def _encoded(self, turn: Turn, pieces: Sequence[Piece]) -> list[Extent] | None:
         """Where the turn's K/V, computed anew, lie; None when they cannot be."""
@@ -279,6 +294,8 @@ class Mender:
                 slots.remove_pages(segment, [page])
 
     def _label(self, segment: int) -> str:
+        if segment < 0:
+            return "agent.db"  # where they lay was written there, and is lost
         path = self._parts.segments.path(segment)
         return f"{path.parent.name}/{path.name}"
 

@@ -199,7 +199,12 @@ class TurnRows:
             if turn.forgotten:
                 ids += [DEAD_TOKEN] * (high - low)
                 continue
-            (blob,) = self._index.row("SELECT ids FROM sealed_tokens WHERE turn = ?", (turn.id,))
+            rows = self._index.execute("SELECT ids FROM sealed_tokens WHERE turn = ?", (turn.id,))
+            if not rows:  # given up when the index was salvaged
+                self._index.require_rows("tokens")
+                ids += [DEAD_TOKEN] * (high - low)
+                continue
+            ((blob,),) = rows
             ids += np.frombuffer(blob, dtype=_IDS)[low:high].tolist()
         return ids
 

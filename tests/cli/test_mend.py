@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,26 @@ def test_what_is_only_set_aside_is_three(ada: Path) -> None:
     assert run(ada, "run", "ada", "Well?", "--max-tokens", "3").exit_code == 0
     assert run(ada, "repair", "ada").exit_code == 0
     assert run(ada, "verify", "ada").exit_code == 0
+
+
+def test_a_damaged_index_is_built_anew(ada: Path) -> None:
+    """It cannot be opened; repair salvages it first, says what is lost, and the agent goes on."""
+    (index,) = ada.glob("agents/*/agent.db")
+    with sqlite3.connect(index) as db:
+        db.execute("UPDATE tallies SET n = n + 1 WHERE name = 'turns'")
+    db.close()
+    assert run(ada, "run", "ada", "Well?", "--max-tokens", "3").exit_code == 3
+    planned = run(ada, "repair", "ada", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["salvage"]["dry_run"]
+    assert told(ada, "repair", "ada")["salvage"]["wordless"] == []
+    assert run(ada, "verify", "ada").exit_code == 0
+    with sqlite3.connect(index) as db:
+        db.execute("UPDATE turns SET messages = '[]' WHERE id = 1")
+    db.close()
+    result = run(ada, "repair", "ada")
+    assert result.exit_code == 3
+    assert "turn 1: its words are lost" in result.stdout
+    assert run(ada, "run", "ada", "Well?", "--max-tokens", "3").exit_code == 0
 
 
 def test_reencode_moves_to_another_model(ada: Path, model: Path, tmp_path: Path) -> None:

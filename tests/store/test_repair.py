@@ -15,6 +15,7 @@ from agentmem.memory.source import DigestLog, TokenLog
 from agentmem.store import DiskHome, DiskStore, Turn
 from agentmem.store.mended import Encode
 from agentmem.store.segment import segment_spec
+from support.encoding import again, encode
 from support.killing import killed
 from support.stores import (
     DIGEST_BLOCKS,
@@ -56,16 +57,6 @@ def flip(path: Path, offset: int) -> None:
         (byte,) = file.read(1)
         file.seek(offset)
         file.write(bytes([byte ^ 4]))
-
-
-def again(turn: Turn) -> Sequence[Encode]:
-    """The way that gives what was committed: the seed of a turn is the first of its ids by 1,000."""
-    return (encode,)
-
-
-def encode(ids: Sequence[int], log: TokenLog, digests: DigestLog) -> None:
-    """Append the K/V that belong to these ids."""
-    log.append(*kv(ids[0] // 1000, len(ids)))
 
 
 def otherwise(ids: Sequence[int], log: TokenLog, digests: DigestLog) -> None:

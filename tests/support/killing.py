@@ -7,12 +7,13 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from agentmem.store import DiskHome, DiskStore
+from agentmem.store import DiskHome
 
-Body = Callable[[DiskStore], object]
+Body = Callable[[Any], object]
 
 
 def die(*args: object, **kwargs: object) -> None:
@@ -20,14 +21,17 @@ def die(*args: object, **kwargs: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(home: DiskHome, body: Body, at: str | None = None) -> None:
-    """Run ``body`` on the agent in a child process that is killed when it calls ``at``, else at the end."""
+def killed(home: DiskHome, body: Body, at: str | None = None, *, opens: bool = True) -> None:
+    """Run ``body`` on the agent in a child process that is killed when it calls ``at``, else at the end.
+
+    With ``opens`` False the agent, which may be damaged, is not opened: ``body`` gets None.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's idle threads
         child = os.fork()
     if child == 0:
         try:
-            store = home.open("ada")
+            store = home.open("ada") if opens else None
             if at is not None:
                 pytest.MonkeyPatch().setattr(f"agentmem.store.{at}", die)
             body(store)

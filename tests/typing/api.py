@@ -18,6 +18,7 @@ from agentmem import (
     HistoryTurn,
     LanguageModel,
     MemoryConfig,
+    MemoryKey,
     Quarantined,
     QuarantineReceipt,
     RecalledBlock,
@@ -27,6 +28,7 @@ from agentmem import (
     Reply,
     ResumeReceipt,
     RetentionReceipt,
+    SalvageReport,
     SearchHit,
     VerifyReport,
     WriteReceipt,
@@ -50,7 +52,11 @@ def opening(folder: Path) -> None:
     assert_type(memory.unpark(wait=1.0), bool)
     memory.close()
     assert_type(AgentMemory.list(home=folder), list[AgentInfo])
+    assert_type(AgentMemory.salvage("ada", home=folder, dry_run=True), SalvageReport)
     AgentMemory.delete("ada", home=folder)
+    key = MemoryKey.read(MemoryKey.generate().save(folder / "my.key"))
+    assert_type(AgentMemory.resume("eve", home=folder, key=key), AgentMemory)
+    AgentMemory.change_key("eve", MemoryKey.from_passphrase("open sesame"), home=folder, key=key)
 
 
 def talking(memory: AgentMemory) -> None:
