@@ -60,6 +60,7 @@ class DiskUpkeep:
             )
         for turn_id in turn_ids:
             self._parts.turns.get(turn_id)
+        self._eraser.finish_begun()  # checksums that are still to come true must not be computed with
         plan = plan_rebuild(self._parts.turns.every(), turn_ids, self._at.head_id)
         self._rebuild = Rebuild(self._parts, self._at, plan)
         self._at.log.begin()

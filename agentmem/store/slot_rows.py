@@ -79,11 +79,11 @@ class SlotRows:
     def tail(self) -> Tail:
         """Where the next token goes: behind the newest segment's last slot, or into a new segment."""
         (number,) = self._index.row("SELECT next_segment FROM sealed_state")
-        if number - 1 in self.segments():
-            listed = [range_.stop for range_ in self.scrubs() if range_.segment == number - 1]
-            return Tail(
-                number - 1, max([self.used(number - 1), *listed])
-            )  # never where zeros are still to go
+        listed = {
+            range_.segment for range_ in self.scrubs()
+        }  # never beside slots that zeros are still to go to
+        if number - 1 in self.segments() and number - 1 not in listed:
+            return Tail(number - 1, self.used(number - 1))
         return Tail(number, 0)
 
     def pages(self, segment: int) -> list[PageSums]:
