@@ -6,6 +6,7 @@ Reads token ids through the store, below the public API, since it compares token
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from agentmem import MemoryConfig
@@ -16,6 +17,8 @@ from benchmarks.recall.items import Question
 
 LEAST_STEP = 128
 """Tokens between the starts of two windows of text; each is twice as long."""
+FORGOTTEN = "\N{REPLACEMENT CHARACTER}\0"
+"""Stands for tokens that were dropped from the log."""
 
 Ranges = Sequence[tuple[int, int]]
 
@@ -30,7 +33,7 @@ class LogText:
     def __init__(self, ids: Sequence[int], tokenizer: Tokenizer, longest: int) -> None:
         """``longest``: tokens of the longest snippet that will be looked for."""
         self._ids = ids
-        self._decode: Callable[[Sequence[int]], str] = lambda part: str(tokenizer.decode(list(part)))
+        self._tokenizer = tokenizer
         self._step = max(LEAST_STEP, 2 * longest)
         self._texts = [self._decode(ids[start : start + 2 * self._step]) for start in self._starts()]
 
@@ -41,6 +44,11 @@ class LogText:
             if snippet in text:
                 found |= set(self._inside(snippet, start, min(len(self._ids), start + 2 * self._step)))
         return sorted(found)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """The text; forgotten tokens are a mark that no snippet holds."""
+        runs = groupby(ids, key=lambda token: token < 0)
+        return "".join(FORGOTTEN if gone else str(self._tokenizer.decode(list(run))) for gone, run in runs)
 
     def _starts(self) -> range:
         return range(0, max(1, len(self._ids)), self._step)

@@ -88,7 +88,7 @@ SUITES: Mapping[str, Suite] = {
         ),
     ),
     "ruler": Suite(
-        "RULER's tasks that need no download",
+        "RULER's tasks that need no download: needles, variable tracking, common words, frequent words",
         (
             *(single(task) for task in _RULER_SINGLE),
             *(many(task) for task in ("multikey_2", "multikey_3")),

@@ -44,6 +44,18 @@ def test_every_token_range_spells_its_snippet_and_no_shorter_one_does(template: 
     assert len(set(everywhere)) == 6
 
 
+def test_what_was_forgotten_spells_nothing() -> None:
+    """Dropped tokens keep their places, and no snippet is found across them."""
+    tokenizer = tokenizer_for("chatml")
+    ids = tokenizer("one red fox and one blue fox met one red fox", add_special_tokens=False)["input_ids"]
+    where = LogText(ids, tokenizer, 12).find("red fox")
+    (start, stop), last = where
+
+    holed = [*ids[: start + 1], *[-1] * (stop - start - 2), *ids[stop - 1 :]]
+
+    assert LogText(holed, tokenizer, 12).find("red fox") == [last]
+
+
 def test_each_question_gets_the_ranges_of_all_its_snippets() -> None:
     """Two snippets give two ranges; a question without evidence none; a missing snippet is named."""
     tokenizer = tokenizer_for("chatml")
