@@ -192,7 +192,7 @@ class RetentionReceipt:
     tokens: int
     """Tokens of both."""
     tokens_left: int
-    """Tokens of the turns that stay, on all branches."""
+    """Tokens of the turns that stay, on all branches; before a rebuild joins their ends, about as many."""
     pinned: Sequence[int]
     """Turns that stay whatever happens."""
     needs_rebuild: Sequence[int]

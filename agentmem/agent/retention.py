@@ -7,7 +7,7 @@ them. Says what would be done before it does it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agentmem.agent.forgetting import in_sinks, now
@@ -91,6 +91,8 @@ def apply_retention(
             store.forget(ids, reason=reason)
         else:
             rebuild(store, model(), config, ids, reason, on_progress)
+            left = (turn for turn in store.every_turn() if not turn.forgotten)  # their ends were joined anew
+            receipt = replace(receipt, tokens_left=sum(turn.stop - turn.start for turn in left))
     return receipt
 
 
