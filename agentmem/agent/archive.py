@@ -18,7 +18,15 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from agentmem.agent.archive_file import FORMAT, MANIFEST, TURNS, ArchiveReader, piece_name, pieces
+from agentmem.agent.archive_file import (
+    FORMAT,
+    MANIFEST,
+    TURNS,
+    ArchiveReader,
+    new_archive,
+    piece_name,
+    pieces,
+)
 from agentmem.agent.in_force import InForce
 from agentmem.agent.opening import CONFIG_NOTE
 from agentmem.agent.provenance import QUARANTINE_NOTE, moved_ranges
@@ -26,19 +34,25 @@ from agentmem.agent.state_id import settings_of, state_id
 from agentmem.engine.model import LanguageModel
 from agentmem.engine.session import Progress
 from agentmem.errors import AgentExistsError, ArchiveError, FingerprintMismatchError, StoreError
+from agentmem.memory.blocks import joined_ranges
 from agentmem.store.base import AgentIdentity, Home, NewTurn, Store, Turn
+from agentmem.store.keys import MemoryKey
 
 
-def export(home: Home, agent_id: str, path: Path, *, kv: bool) -> Path:
-    """Write an agent to ``path``, which appears whole or not at all. Raises ArchiveError."""
+def export(home: Home, agent_id: str, path: Path, *, kv: bool, key: MemoryKey | None = None) -> Path:
+    """Write an agent to ``path``, which appears whole or not at all, and encrypted if there is a key.
+
+    Raises ArchiveError.
+    """
     store = home.open(agent_id, read_only=True)
     part = path.with_name(path.name + ".part")
     try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        with new_archive(part, key) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             turns = store.turns()
             archive.writestr(MANIFEST, json.dumps(_manifest(store, turns, kv=kv), indent=1))
             archive.writestr(TURNS, "".join(json.dumps(_row(store, turn)) + "\n" for turn in turns))
             if kv:
+                _require_whole(store, turns)
                 for start, stop in pieces(store.log.committed):
                     data = save_tensors(_read(store, start, stop))
                     archive.writestr(piece_name(start), data, zipfile.ZIP_STORED)
@@ -58,6 +72,7 @@ def restore(
     model: str | Path | LanguageModel | None,
     device: str,
     on_progress: Progress | None,
+    key: MemoryKey | None = None,
 ) -> str:
     """Make an agent from an export; returns its name. Nothing is left behind when it fails.
 
@@ -65,8 +80,9 @@ def restore(
         ArchiveError: the file is not a whole export.
         AgentExistsError: the name is taken.
         FingerprintMismatchError: the export does not fit the model.
+        KeyNeededError, WrongKeyError: the export is encrypted.
     """
-    with ArchiveReader(path) as archive:
+    with ArchiveReader(path, key) as archive:
         name: str = agent_id if agent_id is not None else archive.manifest["agent_id"]
         if home.exists(name):
             raise AgentExistsError(f"agent {name!r} is already there; restore under another agent_id")
@@ -76,6 +92,16 @@ def restore(
         _check_fits(archive.manifest, wanted, name)
         _build(home, archive, name, wanted, on_progress)
     return name
+
+
+def _require_whole(store: Store, turns: Sequence[Turn]) -> None:
+    """Raises ArchiveError when keys and values are set aside: their zeros are nobody's memory."""
+    forgotten = joined_ranges((turn.start, turn.stop) for turn in turns if turn.forgotten)
+    if list(store.log.dead) != forgotten:
+        raise ArchiveError(
+            f"agent {store.identity.agent_id!r}: damaged keys and values are set aside; repair it with its model "
+            "first, or export its text alone"
+        )
 
 
 # -- writing ---------------------------------------------------------------------------------------

@@ -6,14 +6,16 @@ pickle, nothing is unpacked to disk, and no member is read beyond the size it ma
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +25,8 @@ from torch import Tensor
 from agentmem.config import MemoryConfig
 from agentmem.errors import ArchiveError
 from agentmem.memory.source import KVLayout
+from agentmem.store.encrypted_file import EncryptedFileReader, EncryptedFileWriter, is_encrypted_file
+from agentmem.store.keys import MemoryKey
 
 FORMAT = 1
 MANIFEST, TURNS = "manifest.json", "turns.jsonl"
@@ -66,12 +70,14 @@ class ArchiveReader:
         ArchiveError: the file cannot be read, or is not a whole export.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: MemoryKey | None = None) -> None:
         self._path = path
         self._start = -1
         self._piece: dict[str, Tensor] = {}
         with _reading(path):
-            self._archive = zipfile.ZipFile(path)
+            encrypted = is_encrypted_file(path)
+            self._file: IO[bytes] = _decrypted(path, key) if encrypted else path.open("rb")
+            self._archive = _zip(self._file)
         try:
             with _reading(path):
                 self.manifest = _checked(json.loads(self._member(MANIFEST, 1 << 24)), _MANIFEST_TYPES)
@@ -82,7 +88,7 @@ class ArchiveReader:
                 self.tokens = sum(len(row["token_ids"]) for row in self.rows)
                 self._check_whole()
         except BaseException:
-            self._archive.close()
+            self.close()
             raise
 
     def kv(self, layout: KVLayout, start: int, stop: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -102,6 +108,7 @@ class ArchiveReader:
     def close(self) -> None:
         """Let the file go."""
         self._archive.close()
+        self._file.close()
 
     def __enter__(self) -> ArchiveReader:
         return self
@@ -147,6 +154,33 @@ class ArchiveReader:
                             "export it again"
                         )
         self._start, self._piece = start, piece
+
+
+@contextmanager
+def new_archive(path: Path, key: MemoryKey | None) -> Iterator[IO[bytes]]:
+    """A new file that only its owner can read, encrypted if there is a key; one that lies there is replaced.
+
+    Raises OSError.
+    """
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "r+b") as file:
+        if key is None:
+            yield file
+            return
+        with EncryptedFileWriter(file.fileno(), key) as sealed:
+            yield cast("IO[bytes]", sealed)
+
+
+def _decrypted(path: Path, key: MemoryKey | None) -> IO[bytes]:
+    return io.BufferedReader(EncryptedFileReader(path, key))
+
+
+def _zip(file: Any) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except BaseException:
+        file.close()
+        raise
 
 
 def pieces(tokens: int) -> Iterator[tuple[int, int]]:

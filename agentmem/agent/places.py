@@ -9,18 +9,39 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from agentmem.errors import InputError
-from agentmem.store import DiskHome
+from agentmem.store import DiskHome, MemoryKey
 from agentmem.store.base import Home
 
 
-def find_home(home: str | Path | Home | None) -> Home:
-    """Where all agents are: the argument, else ``AGENTMEM_HOME``, else the user's data folder."""
-    if home is None:
-        named = os.environ.get("AGENTMEM_HOME")
-        return DiskHome(Path(named).expanduser() if named else user_data_path("agentmem"))
-    if isinstance(home, (str, Path)):
-        return DiskHome(Path(home).expanduser())
-    return home
+def find_home(home: str | Path | Home | None, key: MemoryKey | None = None) -> Home:
+    """Where all agents are: the argument, else ``AGENTMEM_HOME``, else the user's data folder.
+
+    With a key, the argument or that of :func:`find_key`, agents there are encrypted. Raises InputError.
+    """
+    if key is not None and not isinstance(key, MemoryKey):
+        raise InputError(f"key must be a MemoryKey, got {type(key).__name__}")
+    if home is None or isinstance(home, (str, Path)):
+        named = os.environ.get("AGENTMEM_HOME") if home is None else home
+        place = Path(named).expanduser() if named else user_data_path("agentmem")
+        return DiskHome(place, key=key or find_key())
+    if key is None:
+        return home
+    if not isinstance(home, DiskHome):
+        raise InputError("a key needs a home on disk: nothing else is at rest")
+    return home.with_key(key)
+
+
+def find_key() -> MemoryKey | None:
+    """The key that the environment names: the file ``AGENTMEM_KEY_FILE``, or the words ``AGENTMEM_PASSPHRASE``."""
+    file, words = os.environ.get("AGENTMEM_KEY_FILE"), os.environ.get("AGENTMEM_PASSPHRASE")
+    if file:
+        return MemoryKey.read(Path(file).expanduser())
+    return MemoryKey.from_passphrase(words) if words else None
+
+
+def key_of(home: Home) -> MemoryKey | None:
+    """The key that a home's agents are encrypted with."""
+    return home.key if isinstance(home, DiskHome) else None
 
 
 def end_of(expires_at: datetime | str | None) -> str | None:

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from agentmem.cli import archive, browse, demo, edit, keep, mend, models, reading, talk, trust
+from agentmem.cli import archive, browse, demo, edit, keep, keys, mend, models, reading, talk, trust
 from agentmem.cli.failures import STOPPED
 
 app = typer.Typer(name="agentmem", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for family in (talk, reading, browse, edit, keep, trust, mend, archive, models, demo):
+for family in (talk, reading, browse, edit, keep, trust, keys, mend, archive, models, demo):
     family.register(app)
 
 

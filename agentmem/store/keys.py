@@ -143,9 +143,7 @@ def unlock(folder: Path, agent_id: str, uuid: str, key: MemoryKey | None) -> Dat
         )
     try:
         with opened(folder / KEY_FILE, os.O_RDONLY) as fd:
-            record = json.loads(read_all(fd, _LONGEST, 0))
-        nonce, sealed = bytes.fromhex(record["nonce"]), bytes.fromhex(record["wrapped"])
-        domain, wrapping = str(record["domain"]), key.wrapping(record)
+            data_key = unwrapped(json.loads(read_all(fd, _LONGEST, 0)), uuid, key)
     except OSError as error:
         raise DamagedError(
             agent_id, KEY_FILE, "the whole file", f"it cannot be read ({error.strerror})"
@@ -154,10 +152,21 @@ def unlock(folder: Path, agent_id: str, uuid: str, key: MemoryKey | None) -> Dat
         raise DamagedError(
             agent_id, KEY_FILE, "the whole file", f"it holds no wrapped key ({error!r})"
         ) from error
-    secret = None if wrapping is None else Cipher(wrapping).decrypt(nonce, sealed, _bound(uuid, domain))
-    if secret is not None:
-        return DataKey(secret, domain)
+    if data_key is not None:
+        return data_key
     raise WrongKeyError(f"agent {agent_id!r} is not opened by this key; give the one it was last locked with")
+
+
+def unwrapped(record: Mapping[str, Any], uuid: str, key: MemoryKey) -> DataKey | None:
+    """The data key in what :meth:`DataKey.wrapped` made; None when another key wrapped it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is nothing of that kind.
+    """
+    nonce, sealed = bytes.fromhex(record["nonce"]), bytes.fromhex(record["wrapped"])
+    domain, wrapping = str(record["domain"]), key.wrapping(record)
+    secret = None if wrapping is None else Cipher(wrapping).decrypt(nonce, sealed, _bound(uuid, domain))
+    return None if secret is None else DataKey(secret, domain)
 
 
 def write_key(folder: Path, content: bytes) -> None:
