@@ -151,7 +151,7 @@ class DamagedError(StoreError):
         self.agent_id, self.file, self.where = agent_id, file, where
         super().__init__(
             f"agent {agent_id!r}: {file} is damaged at {where}: {detail}. Nothing was read from it; "
-            "run `agentmem verify` for the extent, or restore an export."
+            "`agentmem verify` shows the extent, `agentmem repair` mends it; or restore an export."
         )
 
 

@@ -124,7 +124,9 @@ def write_fork(
         open_segment = slots.tail().segment
         for number in slots.segments():
             target = folder / "kv" / segments.path(number).name
-            if number == open_segment or not _linked(segments.path(number), target):
+            if not slots.used(number):  # only what was set aside lies there
+                _linked(segments.path(number), target)
+            elif number == open_segment or not _linked(segments.path(number), target):
                 copy_used(segments.get(number).file, target, segments.start_of_turn(slots.used(number)))
         segments.close()
         for sums in slots.digests().files.values():

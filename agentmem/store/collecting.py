@@ -59,11 +59,16 @@ def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectRepo
             parts.turns.remove(gone)
             trim(parts, sorted({range_.segment for range_ in freed}))
         parts.index.compact()
-    empty = [number for number in parts.slots.segments() if not parts.slots.used(number)]
+    aside = {
+        segment for _, _, _, segment, _ in parts.slots.set_aside()
+    }  # kept until a repair has replaced it
+    empty = [n for n in parts.slots.segments() if not parts.slots.used(n) and n not in aside]
     if empty:
         with parts.index.transaction():
             trim(parts, empty)
     for segment, pages in _unread_pages(parts).items():
+        if segment in aside and not parts.segments.path(segment).exists():
+            continue
         parts.segments.free_pages(segment, pages)
     files, _ = remove_orphans(parts.folder, parts.segments, parts.slots.segments())
     sync_folder(parts.folder / "kv")
@@ -73,13 +78,14 @@ def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectRepo
 
 def trim(parts: StoreParts, segments: list[int]) -> None:
     """Drop the rows of segments and pages that hold nothing now."""
-    in_use = _slots_in_use(parts.slots.all_ranges())
+    aside = [SlotRange(row[3], row[4], row[4] + row[2] - row[1]) for row in parts.slots.set_aside()]
+    in_use = _slots_in_use([*parts.slots.all_ranges(), *((range_, False) for range_ in aside)])
     for segment in segments:
         if segment not in in_use:
             parts.slots.remove_segment(segment)
             continue
         table = parts.segments.get(segment).pages
-        used = parts.slots.used(segment)
+        used = in_use[segment][-1][1]
         read = {page for start, stop in in_use[segment] for page in page_range(start, stop)}
         parts.slots.remove_pages(segment, [page for page in table.known_pages() if page not in read])
         last, filled = divmod(used - 1, PAGE_SLOTS)

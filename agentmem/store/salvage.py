@@ -107,8 +107,10 @@ def _sound(opened: Callable[[], DiskStore]) -> DiskStore | None:
     """The agent, open, if its index is as it was written."""
     try:
         store = opened()
-    except DamagedError:
-        return None
+    except StoreError as error:
+        if type(error) in (DamagedError, StoreError):  # SQLite does not always know damage when it meets it
+            return None
+        raise
     if any(finding.file == "agent.db" and not finding.turns for finding in store.verify().findings):
         store.close()
         return None
@@ -132,6 +134,13 @@ class _Salvage:
         self._stand_in()
         kept = rooted(self._turns)
         self._dropped = sorted((before | self._lost) - set(kept))
+        if self._dropped and not kept:
+            raise DamagedError(
+                agent_id,
+                "agent.db",
+                "table turns",
+                "no turn is left that anything leads back from; restore an export",
+            )
         self._saved["turns"].rows = dict(kept)
         self._keep_those_of(kept)
 

@@ -9,7 +9,7 @@ import pytest
 from agentmem.agent import AgentMemory
 from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import DamagedError
+from agentmem.errors import ArchiveError, DamagedError
 from agentmem.memory.modes import mode
 from agentmem.store import DiskHome, InMemoryHome
 from support.agent_state import state_of
@@ -117,6 +117,9 @@ def test_without_encoding_the_agent_goes_on(tmp_path: Path) -> None:
     assert not any(64 <= b.start and b.stop <= 128 for b in reply.receipt.blocks)
     assert memory.search("fox") and len(memory.history()) == 7
     memory.close()
+    with pytest.raises(ArchiveError, match="set aside"):
+        AgentMemory.export("ada", tmp_path / "ada.agentmem", kv=True, home=home)
+    AgentMemory.export("ada", tmp_path / "ada.agentmem", home=home)
     with AgentMemory.resume("ada", model=model, home=home) as memory:
         assert list(memory._store.log.dead) == dead
         report = memory.repair()

@@ -386,6 +386,30 @@ def test_token_ids_that_are_gone_cannot_be_encoded(home: DiskHome) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("harm", [harm_bit, harm_missing, harm_length])
+def test_what_is_set_aside_is_kept_until_it_is_replaced(home: DiskHome, harm: Harm) -> None:
+    """Collecting, pruning and forking go on beside it; neither they nor another repair without a model touch it."""
+    harm(home)
+    store = opened(home)
+    store.repair(none)
+    add_turn(store, 3, 70)
+    store.rewind("state-2")
+    aside, extents = store._slots.set_aside(), store._slots.all_extents()
+    assert not store.repair(none).ok
+    assert (store._slots.set_aside(), store._slots.all_extents()) == (aside, extents)
+    store.collect(prune=True)
+    store.collect()
+    assert store._slots.set_aside() == aside
+    store.close()
+    home.fork("ada", "eve")
+    for name in ("ada", "eve"):
+        store = home.open(name)
+        assert store.repair(again).ok
+        assert same(contents(store.log), WHOLE)
+        assert store.verify(deep=True).ok
+        store.close()
+
+
 def test_forgetting_what_was_set_aside(home: DiskHome) -> None:
     """The turn is forgotten as any other, its damaged bytes go, and nothing is left to repair."""
     harm_length(home)
