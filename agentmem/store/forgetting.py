@@ -21,6 +21,7 @@ from agentmem.store.pages import PageSums, page_range
 from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRange, SlotRows
+from agentmem.store.tensor_file import flaw_of
 from agentmem.store.upkeep import Reason
 
 
@@ -47,7 +48,7 @@ class Eraser:
         ids = [turn.id for turn in turns]
         tokens = sum(turn.stop - turn.start for turn in turns)
         ranges = parts.slots.ranges(ids)
-        pages = scrubbed_sums(parts.segments, ranges)
+        pages, aside = scrubbed_sums(parts.segments, ranges), self._set_aside(ids)
         for turn_id in ids:
             if turn_id in at.branch:
                 parts.digests.truncate(parts.digests_kept(at.branch.parent_of(turn_id)))
@@ -57,13 +58,22 @@ class Eraser:
             parts.upkeep.drop_marks(ids)
             if reason is not None:
                 parts.upkeep.add_audit(reason, ids, tokens)
-            self.list_work(ranges, pages)
+            self.list_work([*ranges, *aside], pages)
         parts.digests.settle()
         try:
             self.finish()
         finally:  # it is forgotten from here on, even if the disk fails before the bytes are overwritten
             at.renew()
         return tokens
+
+    def _set_aside(self, turn_ids: Sequence[int]) -> list[SlotRange]:
+        """Where damaged bytes of turns lie that were set aside, as far as their files can be written to."""
+        segments, rows = self._parts.segments, self._parts.slots.set_aside()
+        return [
+            SlotRange(segment, slot, slot + stop - start)
+            for turn, start, stop, segment, slot in rows
+            if turn in turn_ids and flaw_of(segments.path(segment), segments.spec) is None
+        ]
 
     def list_work(self, ranges: Sequence[SlotRange], pages: Sequence[tuple[int, PageSums]]) -> None:
         """Write down what ``finish`` shall do; within the transaction that makes it true."""

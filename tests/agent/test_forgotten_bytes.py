@@ -23,7 +23,9 @@ from support.tiny_language_model import SMALL, language_model
 AT = "2026-01-02T03:04:05+00:00"
 SECRET = "xylophone-quartz mumpitz"
 FILLER = "The quick brown fox jumps over the lazy dog. How far is it? About 12 km, and back again. "
-LONG = "One apple, two pears, three plums, four figs, five dates, six limes, seven nuts, eight peas, nine beans."
+LONG = (
+    "One apple, two pears, three plums, four figs, five dates, six limes, seven nuts, eight peas, nine beans."
+)
 INFLLM = SMALL.changed(selector="infllm", positions="infllm", dense_tokens=24, reselect_every=0)
 
 
@@ -99,6 +101,23 @@ def _rows_behind_the_tail(home: Path) -> Any:
 
     tensors = load_file(index.parent / "kv" / f"{number:06d}.safetensors")
     return np.concatenate([tensor[:, used:].ravel() for tensor in tensors.values()])
+
+
+def test_an_idle_reader_is_no_hindrance(
+    memory: AgentMemory, home: DiskHome, model: LanguageModel, tmp_path: Path
+) -> None:
+    """One that has the agent open and has read from it, but is not in the middle of reading."""
+    wanted = needles(memory)
+    with AgentMemory.resume("ada", model=model, home=home, read_only=True) as reader:
+        assert reader.search("xylophone") and reader.history()
+        state_of(reader)
+        assert memory.forget(match=SECRET).erased
+        assert found_in(tmp_path, wanted) == {}
+    AgentMemory.resume("eve", model=model, home=home, config=SMALL).close()
+    memory.close()
+    AgentMemory.delete("ada", home)
+    assert [info.agent_id for info in home.list()] == ["eve"]
+    assert len(list((tmp_path / "home" / "agents").iterdir())) == 1
 
 
 def test_space_is_given_back(memory: AgentMemory, home: DiskHome) -> None:
@@ -183,11 +202,11 @@ def _told_and_dropped(home: Home, model: LanguageModel, config: MemoryConfig, te
     assert len(ids) >= 24
     text = memory.tokenizer.decode(ids[:24])
     memory.append([{"role": "user", "content": text}], at=AT)
-    memory.append(
-        [{"role": "assistant", "content": "Thank you."}], at=AT
-    )  # a block of it is closed, one is cut
+    memory.observe(FILLER * 2, source="after", at=AT)  # its blocks leave the window, and are digested
+    memory.append([{"role": "user", "content": "How far is it?"}], at=AT)
     memory.forget(after="2026-01-01", match=text)
-    memory.forget(match="Thank you.")
+    for turn in memory.history()[-2:]:  # what may carry a trace of it goes, too
+        memory.forget(turn=turn.turn)
     return memory
 
 
