@@ -37,7 +37,7 @@ class MemoryConfig(BaseModel):
     """Tokens forwarded at once while reading; one selection each. Stored with the agent."""
     dense_tokens: int | None = Field(None, ge=0)
     """A chunk that ends at or before this attends to everything. None: the budget."""
-    selector: str = "two-stage"
+    selector: str = "two-stage-edges"
     """Which rule chooses the blocks; see :mod:`agentmem.memory.selectors`."""
     positions: Literal["ordered", "infllm", "lm-infinite", "streaming"] = "ordered"
     """How the past is placed: in token order at consecutive positions, or as a reference mode does;

@@ -1,4 +1,4 @@
-"""The default mode is what it was before there were others: replies, shares and state ids noted then."""
+"""What the first default rule said before there were others: replies, shares and state ids noted then."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from support.templates import tokenizer_for
 from support.tiny_language_model import SMALL, plain_model
 from support.tiny_models import prompt
 
+FIRST = SMALL.changed(selector="two-stage")
 GOLDEN = {
     "llama": (
         [66, 365, 314, 34, 309, 397, 254, 185, 128, 6, 400, 217, 217, 20, 237, 178, 208, 20, 12, 70],
@@ -31,16 +32,16 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("family", GOLDEN)
-def test_a_turn_of_the_default_mode(family: str) -> None:
+def test_a_turn_of_the_first_rule(family: str) -> None:
     """Greedy decoding past two reselections: the same ids, logits, blocks and shares."""
     ids, last, mass, shares = GOLDEN[family]
     model = LanguageModel.wrap(plain_model(family, trained=256), tokenizer_for("chatml"))
     words = prompt(120, seed=11)[0].tolist()
-    agent = SessionAgent(model, InMemoryHome(), SMALL)
+    agent = SessionAgent(model, InMemoryHome(), FIRST)
     agent.turn(words[:70])
     agent.store.begin()
     told = []
-    with model.turn(agent.store.log, agent.store.digests, SMALL) as session:
+    with model.turn(agent.store.log, agent.store.digests, FIRST) as session:
         logits = session.read(words[70:100], measure=True)
         for _ in range(20):
             told.append(int(logits.argmax()))
@@ -60,7 +61,7 @@ def test_state_ids_stay_what_they_were() -> None:
         uuid="0" * 32,
         token_ids=[1, 2, 3],
         pending=None,
-        settings=settings_of(MemoryConfig()),
+        settings=settings_of(MemoryConfig(selector="two-stage")),
         fingerprint={"a": "b"},
     )
     stretched = settings_of(MemoryConfig(rope="ntk", rope_factor=2.0))

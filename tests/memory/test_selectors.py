@@ -9,7 +9,8 @@ import torch
 
 from agentmem.config import MemoryConfig
 from agentmem.errors import ConfigError
-from agentmem.memory.selectors import SELECTORS, TwoStage, make_selector, top_blocks
+from agentmem.memory.selectors import SELECTORS, make_selector, top_blocks
+from agentmem.memory.selectors.edges import AcrossEdges
 from support.key_blocks import KeyBlocks, random_case
 
 NAMES = sorted(SELECTORS)
@@ -146,7 +147,7 @@ def test_the_default_costs_little() -> None:
     config = MemoryConfig()
     selector = make_selector(config.selector)
 
-    assert next(iter(SELECTORS)) == config.selector == TwoStage().name
+    assert next(iter(SELECTORS)) == config.selector == AcrossEdges().name
     assert selector.digest_rows / (2 * config.block_tokens) <= 0.03
 
 

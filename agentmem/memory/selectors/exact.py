@@ -43,7 +43,7 @@ def token_logits(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
 
 
 class Exact:
-    """Every block by its true mass, read in batches. Its digests are the default rule's, unused."""
+    """Every block by its true mass, read in batches. Its digests are mean keys, unused."""
 
     name = "exact"
     digest_kind = MeanKey.kind

@@ -16,7 +16,7 @@ _MASK = (1 << 31) - 1
 
 
 class RandomBlocks:
-    """K of the living blocks, each as likely as any other. Its digests are the default rule's, unused."""
+    """K of the living blocks, each as likely as any other. Its digests are mean keys, unused."""
 
     name = "random"
     digest_kind = MeanKey.kind

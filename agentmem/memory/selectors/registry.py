@@ -35,6 +35,10 @@ class Rule:
 
 
 SELECTORS: Mapping[str, Rule] = {
+    "two-stage-edges": Rule(
+        "as two-stage, with neighbours beyond an edge that the mass inside a chosen block leans to, at most 30 %",
+        AcrossEdges,
+    ),
     "two-stage": Rule("mean keys pick 4K candidates, true attention mass picks K of them", TwoStage),
     "two-stage-2": Rule("the same with 2K candidates", lambda: TwoStage("two-stage-2", candidate_factor=2)),
     "two-stage-8": Rule("the same with 8K candidates", lambda: TwoStage("two-stage-8", candidate_factor=8)),
@@ -66,12 +70,8 @@ SELECTORS: Mapping[str, Rule] = {
         "the same with 20 % of the places",
         lambda: WithNeighbours("two-stage-neighbours-20", TwoStage(), percent=20),
     ),
-    "two-stage-edges": Rule(
-        "neighbours only beyond an edge that the mass inside a chosen block leans to, at most 30 %",
-        AcrossEdges,
-    ),
     "two-stage-edges-20": Rule(
-        "the same where 3/8 of the mass lie at the edge, not 1/2, at most 20 %",
+        "two-stage-edges where 3/8 of the mass lie at the edge, not 1/2, at most 20 %",
         lambda: AcrossEdges("two-stage-edges-20", leaning=0.375, percent=20),
     ),
     "two-stage-edges-even": Rule(

@@ -20,7 +20,7 @@ from agentmem.memory.selectors.votes import Vote, elect, group_sum
 
 
 class TwoStage:
-    """The default rule; its variants differ in the digest, how many candidates, how rows vote, or the rows.
+    """Candidates by digests, blocks by true mass; variants differ in the digest, how many candidates, how rows vote, or the rows.
 
     Args:
         name: what it is registered as.
