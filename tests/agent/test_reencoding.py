@@ -13,12 +13,13 @@ from agentmem.errors import (
     AgentExistsError,
     ClosedError,
     ConfigError,
+    KeyNeededError,
     StateForgottenError,
     StateNotFoundError,
     TemplateError,
 )
 from agentmem.memory.working_memory import WorkingMemory
-from agentmem.store import DiskHome, InMemoryHome
+from agentmem.store import DiskHome, InMemoryHome, MemoryKey
 from agentmem.store.base import Home
 from support.agent_state import state_of
 from support.tiny_language_model import SMALL, language_model
@@ -255,3 +256,20 @@ def test_an_empty_agent_moves(home: Home, model: LanguageModel, other: LanguageM
     with memory.reencode(other) as moved:
         assert (moved.tokens_held, moved.history()) == (0, [])
         assert moved.chat("Hi", max_new_tokens=2).text is not None
+
+
+def test_an_encrypted_agent_stays_encrypted(tmp_path: Path, model: LanguageModel, other: LanguageModel) -> None:
+    """Its words are in no file of the home in the clear, neither before nor after; the same key opens it."""
+    pytest.importorskip("cryptography")
+    key = MemoryKey.generate()
+    memory = AgentMemory.resume("ada", model=model, home=tmp_path, config=SMALL, key=key)
+    memory.append([{"role": "user", "content": "The secret is zanzibar."}], at=AT)
+    wanted = told(memory)
+    moved = memory.reencode(other)
+    assert told(moved) == wanted
+    moved.close()
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"zanzibar" in file.read_bytes()]
+    with pytest.raises(KeyNeededError):
+        AgentMemory.resume("ada", model=other, home=tmp_path)
+    with AgentMemory.resume("ada", model=other, home=tmp_path, key=key) as again:
+        assert told(again) == wanted
