@@ -1,7 +1,7 @@
 """Block digests on disk: a cache in files of their own, read through maps.
 
 Each file holds ``layers.{i}.digest`` of (Hkv, capacity, D). One xxh3-64 per (file, layer) is committed
-with the turn; all are checked once, before the first digest is handed out, and whatever does not match
+with the turn; all are checked when a turn begins, before the first digest is handed out, and whatever does not match
 is simply not there: it is computed again from the token log. So nothing here is ever synced. Knows no
 block sizes: which tokens a block covers is the memory's affair.
 """
@@ -104,6 +104,8 @@ class DiskDigestLog:
         self._agent_id = agent_id
         self._kind = stored.kind
         self._stored = stored
+        self._known = dict(stored.files)  # what the files hash to, as the index has it
+        self._changed: list[DigestSums] = []
         self._count: int | None = None  # None: what is stored was not checked yet
         self._unchanged = 0  # blocks below this are as the index has them
         self._mark = (stored.kind, 0, 0)  # kind, count and unchanged that an abort returns to
@@ -164,7 +166,9 @@ class DiskDigestLog:
         return found
 
     def begin(self) -> None:
-        """Remember what an abort returns to."""
+        """Remember what an abort returns to, without what was changed in the files behind our back."""
+        self._count = self._unharmed()
+        self._unchanged = min(self._unchanged, self._count)
         self._intact = self.count
         self._mark = (self._kind, self.count, self._unchanged)
 
@@ -186,10 +190,15 @@ class DiskDigestLog:
         for file in range(first, -(-self.count // capacity)):
             filled = min(capacity, self.count - file * capacity)
             changed.append(DigestSums(file, filled, sums_of(self._opened(file)[0], filled)))
+        self._changed = changed
         return changed
 
     def settle(self) -> None:
         """The index now has the digests as they are."""
+        files = -(-self.count // self._spec.capacity)
+        known = {file: sums for file, sums in self._known.items() if file < files}
+        self._known = {**known, **{sums.file: sums for sums in self._changed}}
+        self._changed = []
         self._unchanged = self.count
 
     def erase_beyond(self) -> None:
@@ -221,6 +230,20 @@ class DiskDigestLog:
         """Close all files."""
         for number in list(self._open):
             self._forget_file(number)
+
+    def _unharmed(self) -> int:
+        """How many digests there are, from the first on, that are as they were committed."""
+        count, capacity = self.count, self._spec.capacity
+        for number in range(-(-min(count, self._unchanged) // capacity)):
+            known = self._known.get(number)
+            try:
+                file = self._opened(number)[0]
+                file.check_size()
+                if known is not None and sums_of(file, known.filled) != known.sums:
+                    return number * capacity
+            except DamagedError:
+                return number * capacity
+        return count
 
     def _check_stored(self) -> int:
         """How many of the stored digests are there, unharmed."""

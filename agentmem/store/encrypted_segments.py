@@ -117,6 +117,9 @@ class EncryptedPages(PageTable):
         for unchecked in self._unchecked:
             unchecked.reshape(-1, len(self._filled))[:, list(self._records)] = True
 
+    def distrust(self) -> None:
+        """What was decrypted lies in memory of our own, where nobody changes it."""
+
     def sums_of(self, page: int, filled: int) -> PageSums:
         """A page's nonce and tags; they cover exactly what was sealed. Raises StoreError."""
         if page not in self._records or self._filled[page] != filled:

@@ -91,7 +91,7 @@ class Index:
         except (sqlite3.Error, UnicodeError) as error:
             raise of_sqlite(self._agent_id, error) from error
         if broken is not None:
-            raise self.damage(f"row {broken[1]} of table {broken[0]}", "the checksum differs")
+            raise self.damage(*broken)
         return rows
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:

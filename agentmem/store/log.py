@@ -151,6 +151,7 @@ class DiskTokenLog:
             self._branch, self._dead = branch, list(dead)
             self._committed = branch.length
         self._start_turn()
+        self._segments.distrust()
         self._open = True
 
     def stand(self, branch: BranchMap, dead: Iterable[tuple[int, int]] = ()) -> None:

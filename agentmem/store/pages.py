@@ -1,7 +1,7 @@
 """Checksums of one segment's rows: pages of 32 slots, one xxh3-64 per (layer, keys|values, KV head).
 
-A page is checked once per opening, before its bytes are handed out, column by column: only what is
-read is checked. The last page is *open*: its sums cover its first ``filled`` slots and are renewed at
+A page is checked once per turn, before its bytes are handed out, column by column: only what is read is
+checked, and what was changed in the file since is noticed by the next turn. The last page is *open*: its sums cover its first ``filled`` slots and are renewed at
 each commit. Slots beyond ``filled`` belong to no finished turn and are not checked. Knows nothing of
 turns or SQLite; reads bytes straight from the map.
 """
@@ -113,6 +113,12 @@ class PageTable:
     def renew(self, pages: Iterable[PageSums]) -> None:
         """Take over checksums that were just computed from the bytes themselves."""
         self._set(pages, checked=True)
+
+    def distrust(self) -> None:
+        """A turn begins: what was checked before may have been changed since, so it is checked again."""
+        known = self._filled > 0
+        for unchecked in self._unchecked:
+            unchecked.reshape(-1, len(known))[:] = known
 
     def wrong_columns(self, page: int) -> list[str]:
         """Names of a page's columns whose bytes are not what was written, whether checked before or not."""

@@ -50,8 +50,9 @@ class RuleStateRows:
 
     def closed(self, branch: Branch, kind: str, but: Collection[int] = ()) -> list[tuple[int, Tensor]]:
         """(first block, closed) of a branch's turns that have a state of that kind, oldest first, ``but`` left out."""
-        rows = self._select("kind = ? AND blocks > 0 ORDER BY turn", (kind,))
-        states = [self._state(row) for row in rows if row[0] in branch and row[0] not in but]
+        names = self._select("TRUE ORDER BY turn", (), "turn, kind, blocks")
+        wanted = [turn for turn, name, blocks in names if name == kind and blocks and turn in branch]
+        states = [self._state(*self._select("turn = ?", (turn,))) for turn in wanted if turn not in but]
         return [(state.first, state.closed) for state in states]
 
     def wipe(self, gone: Iterable[tuple[int, int, int]], branch_of: Callable[[int], Branch]) -> None:

@@ -7,8 +7,8 @@ vanished is missed. All of it is kept up by temporary triggers of the writing co
 updates or deletes need not think of it; a table or column that a later migration adds is covered by itself.
 
 Whoever reads selects from ``sealed_turns`` instead of ``turns``: a temporary view whose rows are checked. What
-did not fit is looked at once more before it is called damaged, for SQLite may try a row with the very value that
-a query compares it to. A condition on a column other than the key should be left to Python: SQLite may drop a row
+did not fit has its whole table looked at before that is called damaged, for SQLite may try a row with the very
+value that a query compares it to. A condition on a column other than the key should be left to Python: SQLite may drop a row
 by it before the row is checked.
 
 Knows tables and columns; not what a row means.
@@ -56,7 +56,7 @@ class Seals:
     def __init__(self, conn: sqlite3.Connection, *, read_only: bool) -> None:
         execute = _plain(conn)
         self._columns = _columns(execute)
-        self._suspects: list[tuple[str, int]] = []
+        self._suspects: set[str] = set()
         conn.create_function("agentmem_sealed", -1, self._fits, deterministic=True)
         conn.create_function("agentmem_row_sum", -1, row_sum, deterministic=True)
         statements = [line for table in self._columns for line in _views(table, self._columns[table])]
@@ -78,23 +78,26 @@ class Seals:
         """The sealed tables."""
         return [table for table, columns in self._columns.items() if ROW_SUM in columns]
 
-    def broken(self, execute: Execute) -> tuple[str, int] | None:
-        """(table, row) of a row that was read since the last call and is not as it was written."""
-        suspects, self._suspects = self._suspects, []
-        for label, number in dict.fromkeys(suspects):
+    def broken(self, execute: Execute) -> tuple[str, str] | None:
+        """(where, what) of a row that was read since the last call and is not as it was written."""
+        suspects, self._suspects = self._suspects, set()
+        for label in suspects:
             table, _, seal = label.partition(".")
-            names = _covered(self._columns[table], seal or ROW_SUM)
-            found = f"SELECT {seal or ROW_SUM}, {', '.join(names)} FROM main.{table} WHERE rowid = {number}"  # noqa: S608
-            rows = list(execute(found))
-            if len(rows) != 1 or not _fits(label, *rows[0]):
-                return table, number
+            for flaw in self._row_flaws(table, seal or ROW_SUM, execute):
+                return flaw
         return None
 
-    def _fits(self, label: str, number: int, *row: Any) -> bool:
+    def _fits(self, label: str, *row: Any) -> bool:
         fits = _fits(label, *row)
         if not fits:
-            self._suspects.append((label, number))
+            self._suspects.add(label)
         return fits
+
+    def _row_flaws(self, table: str, seal: str, execute: Execute) -> Iterator[tuple[str, str]]:
+        names = ", ".join((seal, *_covered(self._columns[table], seal)))
+        for number, *row in execute(f"SELECT rowid, {names} FROM main.{table} NOT INDEXED"):  # noqa: S608
+            if not _fits(_label(table, seal), *row):
+                yield f"row {number} of table {table}", "the checksum differs"
 
     def flaws(self, execute: Execute) -> Iterator[tuple[str, str]]:
         """(where, what): definitions and numbers of rows that are not as they were written."""
@@ -110,11 +113,10 @@ class Seals:
 
     def row_flaws(self, execute: Execute) -> Iterator[tuple[str, str]]:
         """(where, what): rows that are not as they were written. Reads every row."""
-        for table in self.tables():
-            names = ", ".join((ROW_SUM, *_covered(self._columns[table], ROW_SUM)))
-            for number, *row in execute(f"SELECT rowid, {names} FROM main.{table}"):  # noqa: S608
-                if not _fits(table, *row):
-                    yield f"row {number} of table {table}", "the checksum differs"
+        for table, columns in self._columns.items():
+            for seal in (ROW_SUM, LINK):
+                if seal in columns:
+                    yield from self._row_flaws(table, seal, execute)
 
 
 def seal_all(conn: sqlite3.Connection) -> None:
@@ -168,7 +170,7 @@ def _views(table: str, columns: Sequence[str]) -> Iterator[str]:
     """``sealed_<table>``, and for turns ``linked_turns``, whose rows are checked when they are read."""
     for seal in (ROW_SUM, LINK) if table == "turns" else (ROW_SUM,):
         names = ", ".join(_covered(columns, seal))
-        call = f"agentmem_sealed('{_label(table, seal)}', rowid, {seal}, {names})"
+        call = f"agentmem_sealed('{_label(table, seal)}', {seal}, {names})"
         check = f" WHERE {call}" if seal in columns else ""
         view = f"linked_{table}" if seal == LINK else f"sealed_{table}"
         yield f"CREATE TEMP VIEW {view} AS SELECT {names} FROM main.{table}{check}"  # noqa: S608

@@ -165,6 +165,11 @@ class SegmentSet:
                         if not punch(fd, self.spec.offset(tensor, head, start * PAGE_SLOTS), size):
                             return
 
+    def distrust(self) -> None:
+        """A turn begins: everything is checked again when it is next read."""
+        for segment in self._open.values():
+            segment.pages.distrust()
+
     def drop(self, number: int) -> None:
         """Close a segment; the next ``get`` opens it anew and checks it again."""
         segment = self._open.pop(number, None)

@@ -12,7 +12,7 @@ from agentmem.store.branch import Branch
 from agentmem.store.digest_log import DigestState, DigestSums
 from agentmem.store.extents import BranchMap, Extent, Tail
 from agentmem.store.index import Index
-from agentmem.store.pages import PageSums
+from agentmem.store.pages import PAGE_SLOTS, PageSums
 from agentmem.store.schema import has_set_aside
 
 
@@ -77,14 +77,18 @@ class SlotRows:
         return max((stop for number, stop in rows if number == segment), default=0)
 
     def tail(self) -> Tail:
-        """Where the next token goes: behind the newest segment's last slot, or into a new segment."""
+        """Where the next token goes: behind the newest segment's last slot, or into a new segment.
+
+        What a checksum covers is never written over, even where no turn has it any more.
+        """
         (number,) = self._index.row("SELECT next_segment FROM sealed_state")
         listed = {
             range_.segment for range_ in self.scrubs()
         }  # never beside slots that zeros are still to go to
-        if number - 1 in self.segments() and number - 1 not in listed:
-            return Tail(number - 1, self.used(number - 1))
-        return Tail(number, 0)
+        if number - 1 not in self.segments() or number - 1 in listed:
+            return Tail(number, 0)
+        summed = max((page.page * PAGE_SLOTS + page.filled for page in self.pages(number - 1)), default=0)
+        return Tail(number - 1, max(self.used(number - 1), summed))
 
     def pages(self, segment: int) -> list[PageSums]:
         """The checksums of a segment's pages."""

@@ -20,7 +20,6 @@ from agentmem.store import DiskHome, Store
 from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, add_turn, contents, create, kv, new_turn
 
 KIND = "rule"
-FILES = ("agent.db", "agent.db-wal", "agent.mark", "lock", "kv", "digests")
 
 
 class LivedIn:
@@ -42,19 +41,19 @@ class LivedIn:
         }
         if wal:
             store.close()
-        self._put_back()
+        self.put_back()
         self.answers = self._answers()
-        self._put_back()
+        self.put_back()
 
     def outcome(self, name: Path, data: bytes) -> str:
         """What comes of another content of one file."""
-        self._put_back()
+        self.put_back()
         (self.folder / name).write_bytes(data)
         try:
             found = self._answers()
         except AgentMemError:
             return "refused"
-        wrong = [key for key, answer in self.answers.items() if not _equal(found.get(key), answer)]
+        wrong = [key for key, answer in self.answers.items() if not equal(found.get(key), answer)]
         return f"silently wrong: {', '.join(wrong)}" if wrong else "right"
 
     def _answers(self) -> dict[str, Any]:
@@ -70,7 +69,8 @@ class LivedIn:
         finally:
             store.close()
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
+        """Make the files what they were."""
         shutil.rmtree(self.folder)
         for name, data in self.files.items():
             path = self.folder / name
@@ -144,9 +144,10 @@ def bits(data: bytes, step: int = 1, first: int = 0) -> Iterator[tuple[int, byte
         yield bit, bytes(changed)
 
 
-def _equal(one: Any, other: Any) -> bool:
+def equal(one: Any, other: Any) -> bool:
+    """Whether two answers are the same, tensors to the bit."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        return len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
