@@ -47,7 +47,13 @@ class Rebuild:
 
     def stand_before(self, turn_id: int) -> None:
         """See :class:`agentmem.store.upkeep.Upkeep`."""
-        path = self._path(self.plan.parents[turn_id])
+        parent = self.plan.parents[turn_id]
+        if (
+            parent in self._staged and parent == self._at.head_id
+        ):  # the turn staged last: it is stood on already
+            self._next = turn_id
+            return
+        path = self._path(parent)
         branch = self._branch(path)
         self._keep_shared_digests(branch)
         self._at.log.stand(self._map(path), branch.dead())

@@ -167,6 +167,21 @@ def test_other_branches_are_rebuilt_too(home: Home, model: LanguageModel) -> Non
     assert memory.verify(deep=True).ok
 
 
+def test_what_is_in_quarantine_is_not_read_from(home: Home, model: LanguageModel) -> None:
+    """The turns that are read again attend to it no more than new ones do."""
+    memory = life(home, model, SMALL, ["hello", "secret"], "ada")
+    twin = life(InMemoryHome(), model, SMALL, ["hello"], "eve")
+    for one in (memory, twin):
+        STEPS["dog"](one)
+        one.quarantine("dog")
+        STEPS["filler"](one)
+        STEPS["more"](one)
+    memory.forget(match="zanzibar", mode="rebuild")
+    assert state_of(memory)["ids"] == state_of(twin)["ids"]
+    assert state_of(memory)["kv"] == state_of(twin)["kv"]
+    assert logits_of(memory, "Well?", at=AT) == logits_of(twin, "Well?", at=AT)
+
+
 def test_a_dry_run_and_a_failure_change_nothing(
     home: Home, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
