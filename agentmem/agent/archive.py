@@ -163,8 +163,8 @@ def _read(store: Store, start: int, stop: int) -> dict[str, Tensor]:
 
 def _check_fits(manifest: Mapping[str, Any], model: LanguageModel, agent_id: str) -> None:
     """With K/V everything must match; without, what turns text into tokens."""
-    fields = set(manifest["fingerprint"]) if manifest["kv"] else {"tokenizer", "chat_template"}
     stored, current = manifest["fingerprint"], model.fingerprint
+    fields = {*stored, *current} if manifest["kv"] else {"tokenizer", "chat_template"}
     differing = {
         key: (str(stored.get(key)), str(current.get(key)))
         for key in fields

@@ -84,7 +84,7 @@ class ArchiveReader:
                 self.rows = [_checked_row(line) for line in self._member(TURNS, LARGEST_TEXT).splitlines()]
                 _check_origins(self.manifest.get("quarantine"), self.rows)
                 self.config = MemoryConfig(**self.manifest["config"])
-                self.dtype = str(self.manifest["layout"]["dtype"])
+                self.dtype = _checked_dtype(self.manifest["layout"]["dtype"])
                 self.tokens = sum(len(row["token_ids"]) for row in self.rows)
                 self._check_whole()
         except BaseException:
@@ -228,6 +228,12 @@ def _check_origins(quarantine: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             start, stop = one
             if not (isinstance(start, int) and isinstance(stop, int)):
                 raise TypeError("hidden is no list of ranges")
+
+
+def _checked_dtype(name: Any) -> str:
+    if name not in ("float32", "bfloat16", "float16"):
+        raise TypeError(f"dtype is {name!r}")
+    return str(name)
 
 
 def _checked_row(line: bytes) -> dict[str, Any]:

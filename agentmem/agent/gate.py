@@ -9,6 +9,7 @@ memory in the middle of its own unfinished stream; that is told as an error inst
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from agentmem.errors import AgentBusyError, ClosedError
+from agentmem.errors import AgentBusyError, ClosedError, StaleWriterError
 
 Made = TypeVar("Made")
 
@@ -84,6 +85,7 @@ class Gate:
 
     def __init__(self, what: str) -> None:
         self._what = what
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._inside: Caller | None = None
         self._closed = False
@@ -125,6 +127,8 @@ class Gate:
         self._closed = True
 
     def _wait(self) -> None:
+        if self._process != os.getpid():  # the lock may be held by a thread that this process has not
+            raise StaleWriterError(f"{self._what} was opened by the parent process; open it anew in this one")
         if self.held_here:
             raise AgentBusyError(
                 f"{self._what} is in the middle of a stream of this thread or task; read it to its end or close() it"

@@ -60,7 +60,7 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel, Tokenizer
 from agentmem.engine.sampling import LogitsProcessor
 from agentmem.engine.session import Progress
-from agentmem.errors import ClosedError, KeyNeededError, ReadOnlyError
+from agentmem.errors import ClosedError, KeyNeededError, ReadOnlyError, StaleWriterError
 from agentmem.store import DiskHome, MemoryKey
 from agentmem.store.base import HEAD, AgentInfo, Home, Store, VerifyReport
 from agentmem.store.mended import RepairReport, SalvageReport
@@ -154,7 +154,7 @@ class AgentMemory:
         stream = self._stream() if self._gate.held_here and self._stream is not None else None
         if stream is not None:
             stream.close()
-        with suppress(ClosedError), self._gate.even_parked():
+        with suppress(ClosedError, StaleWriterError), self._gate.even_parked():
             self._gate.shut()
             self._store.close()
 
@@ -610,6 +610,8 @@ class AgentMemory:
         with self._gate:
             self._check_writable()
             quota = Quota(max_tokens, max_bytes, policy, at)
+            if not dry_run:
+                self._home.clear_workshop(self.agent_id)
             return apply_retention(
                 self._store,
                 self._model.get,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agentmem.errors import AgentNotFoundError, ClosedError, ReadOnlyError, StaleWriterError, StoreError
+from agentmem.errors import AgentNotFoundError, ClosedError, ReadOnlyError, StoreError
+from agentmem.store.failures import elsewhere
 from agentmem.store.lock import WriterLock
 
 
@@ -29,6 +30,7 @@ class Access:
         self.parked = False
         self.turn_open = False
         self._parked_at: os.stat_result | None = None  # the index as it was when parked
+        self._process = os.getpid()
 
     @property
     def read_only(self) -> bool:
@@ -37,11 +39,13 @@ class Access:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether this is a forked child of the process that opened the agent for writing."""
-        return self._lock is not None and not self._lock.ours
+        """Whether this is a forked child of the process that opened the agent."""
+        return self._process != os.getpid()
 
     def require_open(self) -> None:
-        """Raises ClosedError."""
+        """Raises ClosedError, and StaleWriterError in a forked child."""
+        if self.elsewhere:
+            raise elsewhere(self._agent_id)
         if self.closed:
             raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
         if self.parked:
@@ -50,10 +54,6 @@ class Access:
     def require_process(self) -> None:
         """Raises ClosedError, StaleWriterError."""
         self.require_open()
-        if self.elsewhere:
-            raise StaleWriterError(
-                f"agent {self._agent_id!r} was opened by the parent process; open it anew in this one"
-            )
 
     def require_writer(self, verb: str) -> None:
         """For what is done between turns. Raises ReadOnlyError, StoreError and those of ``require_process``."""
@@ -84,9 +84,7 @@ class Access:
         Raises AgentBusyError, StaleWriterError: it stays parked.
         """
         if self.elsewhere:
-            raise StaleWriterError(
-                f"agent {self._agent_id!r} was parked by the parent process; open it anew in this one"
-            )
+            raise elsewhere(self._agent_id)
         if self._lock is None or not self._is_there():
             return False
         try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentmem.errors import AgentBusyError, AgentMemError, DamagedError, StoreError
+from agentmem.errors import AgentBusyError, AgentMemError, DamagedError, StaleWriterError, StoreError
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SIGNS = ("Could not decode to UTF-8", "no such table", "no such column", "malformed")
@@ -29,6 +29,11 @@ def of_sqlite(agent_id: str, error: sqlite3.Error | UnicodeError) -> StoreError:
     if code in _BUSY:
         return AgentBusyError(f"agent {agent_id!r}: the index is in use ({error}); try again")
     return StoreError(f"agent {agent_id!r}: SQLite failed on agent.db: {error}")
+
+
+def elsewhere(agent_id: str) -> StaleWriterError:
+    """For a forked child of the process that opened an agent: nothing of it may be used there."""
+    return StaleWriterError(f"agent {agent_id!r} was opened by the parent process; open it anew in this one")
 
 
 def of_disk(agent_id: str, doing: str, error: OSError) -> StoreError:

@@ -68,7 +68,7 @@ class DiskHome:
             raise ConfigError(f"segment_tokens={segment_tokens} is not a positive multiple of {PAGE_SLOTS}")
         if digest_blocks <= 0:
             raise ConfigError(f"digest_blocks={digest_blocks} is not positive")
-        self.home = Path(home)
+        self.home = Path(home).resolve()  # the home itself may be a link; what is below it may not
         self._segment_tokens = segment_tokens
         self._digest_blocks = digest_blocks
         self._key = key
@@ -235,6 +235,7 @@ class DiskHome:
             raise AgentNotFoundError(
                 f"there is no agent {name!r} in {self.home}; `agentmem list` shows those there are"
             )
+        _refuse_links(folder, name)
         return folder
 
     def _require_absent(self, name: str) -> None:
@@ -243,7 +244,8 @@ class DiskHome:
 
     def _opened(self, folder: Path, name: str, lock: WriterLock | None) -> DiskStore:
         try:
-            store = DiskStore(folder, name, lock, self._key)
+            with typed(name, "opening the agent"):
+                store = DiskStore(folder, name, lock, self._key)
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -258,6 +260,7 @@ class DiskHome:
 def _info(folder: Path, key: MemoryKey | None) -> AgentInfo:
     size = folder_bytes(folder)
     try:
+        _refuse_links(folder, folder.name)
         db = _readable(folder, key)
         try:
             index = Index(db, folder.name, read_only=True)
@@ -271,6 +274,15 @@ def _info(folder: Path, key: MemoryKey | None) -> AgentInfo:
         return AgentInfo(f"(damaged: {folder.name})", 0, 0, size, "", None, "")
     turns, tokens, last_used = rows[0] if rows else (0, 0, None)
     return AgentInfo(identity.agent_id, turns, tokens, size, identity.created_at, last_used, identity.model)
+
+
+def _refuse_links(folder: Path, agent_id: str) -> None:
+    """An agent's files never lie elsewhere. Raises DamagedError; single files are opened with O_NOFOLLOW besides."""
+    for path in (folder, *(folder / name for name in ("agent.db", "kv", "digests"))):
+        if path.is_symlink():
+            raise DamagedError(
+                agent_id, path.name, "the whole file", "it is a symbolic link, which no file of an agent is"
+            )
 
 
 def _readable(folder: Path, key: MemoryKey | None) -> Database:

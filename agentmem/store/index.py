@@ -7,6 +7,7 @@ COMMIT. Knows how SQLite's errors map to ours; nothing of tensors or files of K/
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from agentmem.errors import (
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Json
 from agentmem.store.connection import seals_of
-from agentmem.store.failures import of_sqlite
+from agentmem.store.failures import elsewhere, of_sqlite
 from agentmem.store.mark import CommitMark
 
 _READER_MILLISECONDS = 200
@@ -67,6 +68,7 @@ class Index:
         self._refusal: str | None = None
         self._closed = False
         self._parked = False
+        self._process = os.getpid()
         self._epoch: int | None = None
         self._seals = seals_of(db.conn)
         self._mark = None if folder is None else CommitMark(folder, agent_id)
@@ -85,6 +87,8 @@ class Index:
             raise ClosedError(f"agent {self._agent_id!r} was closed; open it again")
         if self._parked:
             raise ClosedError(f"agent {self._agent_id!r} is parked; unpark() it first")
+        if os.getpid() != self._process:  # SQLite forbids to carry a connection over a fork
+            raise elsewhere(self._agent_id)
         try:
             rows = self._db.conn.execute(sql, values).fetchall()
             broken = self._seals.broken(self._db.conn.execute)
