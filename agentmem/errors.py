@@ -21,6 +21,7 @@ Knows nothing but Python. Each message says what was wrong, the value, and what 
         ├── AgentExistsError              an agent of that name is already there
         ├── AgentBusyError                another writer holds the agent
         ├── StaleWriterError              this writer was fenced off by a later one
+        ├── StaleReaderError              what this reader looked at was forgotten or moved meanwhile
         ├── ReadOnlyError                 the agent was opened read-only
         ├── FingerprintMismatchError      the stored memory belongs to another model
         ├── FormatVersionError            written by a newer agentmem
@@ -110,6 +111,10 @@ class AgentBusyError(StoreError):
 
 class StaleWriterError(StoreError):
     """This writer lost the agent to a later one; nothing it had open was committed."""
+
+
+class StaleReaderError(StoreError):
+    """What this reader looked at was forgotten or moved by the agent's writer since it opened the agent."""
 
 
 class ReadOnlyError(StoreError):

@@ -189,15 +189,28 @@ class Index:
         agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts = self.row(
             "SELECT agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts FROM sealed_identity"
         )
-        layout = KVLayout(tuple((heads, dim) for heads, dim in json.loads(layers)), _DTYPES[dtype])
-        return AgentIdentity(
-            agent_id, uuid, created_at, json.loads(fingerprint), layout, model, json.loads(facts)
-        )
+        try:
+            layout = KVLayout(tuple((heads, dim) for heads, dim in json.loads(layers)), _DTYPES[dtype])
+            known = json.loads(fingerprint), json.loads(facts)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise self.damage("table identity", f"it says what it cannot say ({error!r})") from error
+        return AgentIdentity(agent_id, uuid, created_at, known[0], layout, model, known[1])
 
     def file_sizes(self) -> tuple[int, int]:
         """(token slots in a segment, blocks in a digest file)."""
         tokens, blocks = self.row("SELECT segment_tokens, digest_blocks FROM sealed_identity")
         return tokens, blocks
+
+    def commits(self) -> int:
+        """How many transactions there were, by any writer; 0 as long as nobody counts them."""
+        return int(self.row("SELECT commits FROM sealed_state")[0]) if self._seals.there else 0
+
+    def decoded(self, text: str, where: str) -> Json:
+        """A value that was stored as JSON. Raises DamagedError."""
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self.damage(where, f"it is not JSON ({error})") from error
 
     def head(self) -> int | None:
         """The id of the head turn."""
@@ -219,7 +232,7 @@ class Index:
         rows = self.execute("SELECT value FROM sealed_notes WHERE key = ?", (key,))
         if not rows:
             self.require_rows("notes")
-        return json.loads(rows[0][0]) if rows else None
+        return self.decoded(rows[0][0], f"note {key!r}") if rows else None
 
     def compact(self) -> bool:
         """Rewrite the file without free pages and empty the write-ahead log, so that no deleted text stays.

@@ -16,6 +16,7 @@ from agentmem.store.digest_log import DiskDigestLog
 from agentmem.store.extents import Tail
 from agentmem.store.index import Index
 from agentmem.store.log import DiskTokenLog
+from agentmem.store.reader_log import ReaderTokenLog
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
@@ -65,12 +66,15 @@ class Standing:
         self.head: Turn | None = None if head is None else parts.turns.get(head)
         self.left: tuple[Branch, Turn | None] | None = None
         self._parts = parts
-        self.log = DiskTokenLog(
-            layout,
-            parts.segments,
-            parts.slots.mapped(self.branch),
-            parts.free_tail(),
-            self.branch.dead(),
+        mapped, dead = parts.slots.mapped(self.branch), self.branch.dead()
+        self.log = (
+            ReaderTokenLog(
+                *(layout, parts.segments, mapped, parts.free_tail(), dead),
+                parts.index.commits,
+                lambda: bool(parts.slots.scrubs()),
+            )
+            if parts.index.read_only
+            else DiskTokenLog(layout, parts.segments, mapped, parts.free_tail(), dead)
         )
 
     @property

@@ -93,12 +93,12 @@ class TurnRows:
         if not rows:
             self._index.require_rows("turns")
             raise StateNotFoundError(f"there is no turn {turn_id}; see the history for those there are")
-        return _turn(rows[0])
+        return _turn(rows[0], self._index)
 
     def every(self) -> list[Turn]:
         """The turns of all branches, by number."""
         rows = self._index.execute(f"SELECT {self._columns} FROM sealed_turns t ORDER BY t.id")  # noqa: S608
-        return [_turn(row) for row in rows]
+        return [_turn(row, self._index) for row in rows]
 
     def ids_of(self, turn_id: int) -> list[int]:
         """Token ids of one turn; those of a forgotten one are ``DEAD_TOKEN``. Raises StateNotFoundError."""
@@ -300,19 +300,21 @@ def _encoded_ids(token_ids: Sequence[int]) -> bytes:
         raise InputError(f"token ids must be integers of 32 bits: {error}") from error
 
 
-def _turn(row: Any) -> Turn:
-    """A row of ``turns``, in the order of ``_COLUMNS``."""
+def _turn(row: Any, index: Index) -> Turn:
+    """A row of ``turns``, in the order of ``_COLUMNS``. Raises DamagedError."""
     found = dict(zip(_COLUMNS, row, strict=True))
-    messages = json.loads(found["messages"])
+    for name in ("messages", "pending", "settings", "receipt"):
+        found[name] = index.decoded(found[name], f"{name} of turn {found['id']}")
+    messages = found["messages"]
     role = found["role"] or role_of(messages)
     return Turn(
         **{name: found[name] for name in ("id", "parent", "start", "stop", "state_id", "kind", "created_at")},
         messages=messages,
-        pending=json.loads(found["pending"]),
+        pending=found["pending"],
         source=found["source"],
         part=found["part"],
-        settings=json.loads(found["settings"]),
-        receipt=json.loads(found["receipt"]),
+        settings=found["settings"],
+        receipt=found["receipt"],
         forgotten=bool(found["forgotten"]),
         role=role,
         trust=found["trust"] or default_trust(role),

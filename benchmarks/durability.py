@@ -1,0 +1,194 @@
+"""What durability costs, as shares of a turn: checksums, the durable commit, encryption. Prints ratios of one run.
+
+    python -m benchmarks.durability             smollm2-135m, 4,000 tokens of history, 9 turns of each kind
+    python -m benchmarks.durability --quick     1,200 tokens, 3 turns: to see that everything works
+
+A turn is a question of some 40 tokens and a reply of 32. Plain and encrypted agents take turns, so that both see
+the same machine. *Checksums* is all time spent on hashing: pages and digests when they are read, rows of the index
+when they are read or written. *Commit* is the time from the last token to the acknowledgement (checksums of
+new pages, sync, index) and the writing of new keys and values before it. *Encryption* is how much longer an
+encrypted agent's turn takes. Exits with 1 when a promise was not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from rich.console import Console
+from rich.table import Table
+
+from agentmem import AgentMemory, MemoryKey
+from agentmem.engine.model import LanguageModel
+from agentmem.store import DiskHome, seals
+from agentmem.store.digest_log import DiskDigestLog
+from agentmem.store.pages import PageTable
+from benchmarks.history import text_of
+from benchmarks.run_facts import run_facts, warn_if_busy
+from benchmarks.timed_store import TimedHome
+
+PROMISES = {"checksums": 0.02, "commit": 0.05, "encryption": 0.10}
+"""The largest share of a turn that each may take."""
+QUESTION = (
+    "Question {number}: what do you remember about the lantern, and who was asked for money? Tell me all."
+)
+
+
+class HashClock:
+    """Seconds spent on checksums since the last ``take``; nested calls count once."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._inside = False
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed."""
+
+        def timed(*values: Any, **options: Any) -> Any:
+            if self._inside:
+                return work(*values, **options)
+            self._inside = True
+            started = time.perf_counter()
+            try:
+                return work(*values, **options)
+            finally:
+                self._seconds += time.perf_counter() - started
+                self._inside = False
+
+        return timed
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Time everything that hashes, from now on."""
+        with ExitStack() as stack:
+            for owner, name in (
+                (PageTable, "check_rows"),
+                (PageTable, "check_slots"),
+                (PageTable, "check_page"),
+                (PageTable, "sums_of"),
+                (DiskDigestLog, "_unharmed"),
+                (DiskDigestLog, "changed_sums"),
+                (seals, "row_sum"),
+            ):
+                stack.enter_context(patch.object(owner, name, self.around(getattr(owner, name))))
+            yield
+
+    def take(self) -> float:
+        """What was counted; the clock starts at zero again."""
+        taken, self._seconds = self._seconds, 0.0
+        return taken
+
+
+@dataclass
+class Turns:
+    """Seconds per turn of one agent."""
+
+    whole: list[float] = field(default_factory=list)
+    checksums: list[float] = field(default_factory=list)
+    commit: list[float] = field(default_factory=list)
+
+    def share(self, part: list[float]) -> float:
+        """The median of the turns' own ratios."""
+        return statistics.median(a / b for a, b in zip(part, self.whole, strict=True))
+
+
+class Side:
+    """One agent, whose turns are timed."""
+
+    def __init__(self, model: LanguageModel, folder: Path, clock: HashClock, key: MemoryKey | None) -> None:
+        self.turns = Turns()
+        self._model = model
+        self._clock = clock
+        self._home = TimedHome(DiskHome(folder, key=key))
+
+    def read(self, tokens: int) -> None:
+        """Give it a history."""
+        with self._resumed() as memory:
+            memory.observe(text_of(self._model.tokenizer, tokens, seed=20))
+
+    def turn(self, number: int, reply: int) -> None:
+        """Open it, and time one turn."""
+        with self._resumed() as memory:
+            self._clock.take()
+            self._home.clock.take()
+            started = time.perf_counter()
+            memory.chat(QUESTION.format(number=number), max_new_tokens=reply)
+            self.turns.whole.append(time.perf_counter() - started)
+            self.turns.checksums.append(self._clock.take())
+            self.turns.commit.append(sum(self._home.clock.take().values()))
+
+    def _resumed(self) -> AgentMemory:
+        return AgentMemory.resume("ada", model=self._model, home=self._home)
+
+
+def main() -> int:
+    """Measure, print, judge; returns the exit code."""
+    asked = _arguments()
+    console, facts = Console(), run_facts()
+    warn_if_busy(console, facts)
+    model, clock = LanguageModel.load(asked.model), HashClock()
+    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="agentmem-bench-") as folder, clock.running():
+        plain = Side(model, Path(folder, "plain"), clock, None)
+        encrypted = Side(model, Path(folder, "encrypted"), clock, MemoryKey.generate())
+        for side in (plain, encrypted):
+            side.read(asked.tokens)
+            side.turn(0, asked.reply)  # first calls of libraries are not timed
+            side.turns = Turns()
+        for number in range(asked.turns):
+            plain.turn(number, asked.reply)
+            encrypted.turn(number, asked.reply)
+    return _judged(console, asked, facts, plain.turns, encrypted.turns)
+
+
+def _judged(
+    console: Console, asked: argparse.Namespace, facts: dict[str, str], plain: Turns, encrypted: Turns
+) -> int:
+    ratios = [a / b - 1 for a, b in zip(encrypted.whole, plain.whole, strict=True)]
+    shares = {
+        "checksums": plain.share(plain.checksums),
+        "commit": plain.share(plain.commit),
+        "encryption": statistics.median(ratios),
+    }
+    table = Table(
+        title=f"{asked.model}, {asked.tokens:,} tokens of history, {asked.turns} turns of each kind"
+    )
+    for column in ("of a turn", "median", "promised at most", "kept"):
+        table.add_column(column)
+    for name, share in shares.items():
+        kept = "yes" if share <= PROMISES[name] else "NO"
+        table.add_row(name, f"{share:.2%}", f"{PROMISES[name]:.0%}", kept)
+    console.print(table)
+    console.print(
+        f"A turn takes {statistics.median(plain.whole):.2f} s plain, {statistics.median(encrypted.whole):.2f} s "
+        f"encrypted. {facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}, load {facts['load']}."
+    )
+    return int(any(share > PROMISES[name] for name, share in shares.items()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.durability", description="What durability costs, as shares of a turn."
+    )
+    parser.add_argument("--model", default="smollm2-135m", help="a model's name (default: smollm2-135m)")
+    parser.add_argument("--tokens", type=int, help="tokens of history (default: 4000)")
+    parser.add_argument("--turns", type=int, help="turns of each kind (default: 9)")
+    parser.add_argument("--reply", type=int, default=32, help="tokens of a reply (default: 32)")
+    parser.add_argument("--folder", type=Path, help="where agents are kept meanwhile (default: the system's)")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    asked = parser.parse_args()
+    asked.tokens = asked.tokens or (1_200 if asked.quick else 4_000)
+    asked.turns = asked.turns or (3 if asked.quick else 9)
+    return asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())
