@@ -26,7 +26,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.placements import POSITION_RULES
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.selectors import make_selector, places_by_layer
+from agentmem.memory.selectors import make_selector
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
 from agentmem.memory.witness import Witness
 from agentmem.memory.working_memory import WorkingMemory
@@ -134,7 +134,7 @@ class LanguageModel:
         ``witness`` and ``hidden`` are as in :class:`~agentmem.memory.working_memory.WorkingMemory`.
         """
         layers = self._layers(config)
-        workspace = self._lease(_workspace_size(config, layers), layers)
+        workspace = self._lease(_workspace_size(config), layers)
         try:
             selector = make_selector(config.selector)
             memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness, hidden)
@@ -146,7 +146,7 @@ class LanguageModel:
 
     def _positions(self, config: MemoryConfig) -> int:
         """The most positions a configuration may use."""
-        size = _workspace_size(config, self.binding.layers)
+        size = _workspace_size(config)
         return max(size.positions(spec) for spec in self.binding.layers)
 
     def _layers(self, config: MemoryConfig) -> tuple[LayerSpec, ...]:
@@ -174,9 +174,6 @@ def _eos_ids(model: PreTrainedModel) -> list[int]:
     return [int(eos)] if isinstance(eos, int) else [int(token) for token in eos]
 
 
-def _workspace_size(config: MemoryConfig, layers: Sequence[LayerSpec]) -> WorkspaceSize:
-    selector = make_selector(config.selector)
-    most = max(places_by_layer(selector, layers, config.recall_blocks))
-    if most > config.recall_blocks:  # buffers are made for the layer that recalls most
-        config = config.changed(recall_tokens=most * config.block_tokens, dense_tokens=config.dense_limit)
-    return POSITION_RULES[config.positions].size(config, selector.candidate_factor)
+def _workspace_size(config: MemoryConfig) -> WorkspaceSize:
+    factor = make_selector(config.selector).candidate_factor
+    return POSITION_RULES[config.positions].size(config, factor)

@@ -12,7 +12,7 @@ from agentmem.memory.buffers import Workspace
 from agentmem.memory.layout import Layout
 from agentmem.memory.log_blocks import LogBlocks
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.selectors import ReusingSelector, Selector
+from agentmem.memory.selectors import Selector
 from agentmem.memory.source import DigestLog, TokenLog
 from agentmem.memory.witness import Witness
 
@@ -42,7 +42,6 @@ class Chooser:
         self._distance = distance
         self._witness = witness
         self._question: dict[int, Tensor] = {}
-        self._last: dict[int, tuple[Tensor, Tensor]] = {}
 
     def hear(self, layer: int, q_raw: Tensor) -> None:
         """Keep the newest rows (Hq, T, D) of what the turn reads, for rules that let the question vote on."""
@@ -68,27 +67,11 @@ class Chooser:
         chosen = None
         if layout.chosen:
             rows = self._queries(spec, q_raw, scaling, recent=recent, decoding=decoding)
-            chosen = self._again(spec, layout, rows, decoding=decoding)
-            if chosen is None:
-                chosen = self._selector.choose(rows, blocks, layout.chosen)
-                self._keep(spec, rows, chosen)
+            chosen = self._selector.choose(rows, blocks, layout.chosen)
         if self._witness is not None:
             none = torch.empty(spec.num_kv_heads, 0, dtype=torch.int64, device=q_raw.device)
             self._witness.saw(spec, q_raw, scaling, none if chosen is None else chosen, blocks)
         return chosen
-
-    def _again(self, spec: LayerSpec, layout: Layout, rows: Tensor, *, decoding: bool) -> Tensor | None:
-        """The layer's last choice (Hkv, K), if the rule says that it serves and all of it is still there."""
-        if not decoding or spec.index not in self._last or not isinstance(self._selector, ReusingSelector):
-            return None
-        asked, chosen = self._last[spec.index]
-        there = chosen.shape[1] == layout.chosen and int(chosen.max()) < layout.state.count
-        return chosen if there and self._selector.alike(_mean_rows(spec, rows), asked) else None
-
-    def _keep(self, spec: LayerSpec, rows: Tensor, chosen: Tensor) -> None:
-        """Remember a choice, for a rule that may take it again."""
-        if isinstance(self._selector, ReusingSelector):
-            self._last[spec.index] = _mean_rows(spec, rows), chosen
 
     def _queries(
         self, spec: LayerSpec, q_raw: Tensor, scaling: float, *, recent: int, decoding: bool
@@ -108,11 +91,6 @@ class Chooser:
             distance = torch.full((rows.shape[1],), self._distance, device=rows.device)
             rows = spec.rotary.rotate(rows, distance) * spec.rotary.key_scale()
         return (rows.float() * scaling).reshape(spec.num_kv_heads, -1, spec.head_dim)
-
-
-def _mean_rows(spec: LayerSpec, rows: Tensor) -> Tensor:
-    """One row per query head: (Hkv, G*M, D) -> (Hq, D)."""
-    return rows.reshape(spec.num_q_heads, -1, spec.head_dim).mean(1)
 
 
 def average_rows(rows: Tensor, limit: int) -> Tensor:

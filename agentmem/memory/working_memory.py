@@ -10,7 +10,6 @@ Knows no model, no token ids, no files, and neither how positions are given nor 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from agentmem.memory.log_blocks import BlocksState, digest_missing
 from agentmem.memory.placements import POSITION_RULES, Sight
 from agentmem.memory.received import Received, ReceivingSelector, fitted
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.selectors import QUERY_ROWS, Selector, places_by_layer
+from agentmem.memory.selectors import QUERY_ROWS, Selector
 from agentmem.memory.shares import Shares, block_mass
 from agentmem.memory.source import DigestLog, TokenLog
 from agentmem.memory.witness import Witness
@@ -74,7 +73,6 @@ class WorkingMemory:
         self._digests = digests
         self._config = config
         self._selector = selector
-        self._places = places_by_layer(selector, specs, config.recall_blocks)
         self._workspace = workspace
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
         self._placement = positions.start(config, workspace, Loader(log, workspace))
@@ -85,7 +83,6 @@ class WorkingMemory:
         self._new = 0
         self._held = 0
         self._layout: Layout | None = None
-        self._by_places: dict[int, Layout] = {}
         self._rebuild = True
         self._measure = False
         self._decoding = False
@@ -121,10 +118,6 @@ class WorkingMemory:
             self._received.close(self.length)
         if not hold:
             self._layout = self._plan(self.length + new_tokens)
-            self._by_places = {
-                places: replace(self._layout, chosen=min(places, self._layout.state.living))
-                for places in set(self._places)
-            }
         self._held = self._held + new_tokens if hold else 0
         self._rebuild = not hold
         self._new = new_tokens
@@ -143,8 +136,8 @@ class WorkingMemory:
         sinks: Tensor | None,
     ) -> Tensor:
         """Attention of one layer: q (1, Hq, T, D), k and v (1, Hkv, T, D) -> (1, Hq, T, D)."""
-        assert self._layout is not None, "begin() comes before attend()"
-        spec, layout = self._specs[layer], self._by_places[self._places[layer]]
+        spec, layout = self._specs[layer], self._layout
+        assert layout is not None, "begin() comes before attend()"
         if not self._decoding:
             self._chooser.hear(layer, q_raw[0])
         chosen = self._fill(spec, layout, q_raw[0], scaling) if self._rebuild else None

@@ -56,8 +56,8 @@ def densest(scores: Tensor, blocks: Blocks, budget: int | Tensor) -> Tensor:
 def with_neighbours(scores: Tensor, blocks: Blocks, budget: int, percent: int) -> Tensor:
     """The densest blocks for all but ``percent`` of the budget, then blocks beside those (±1), the best one's first.
 
-    EM-LLM's contiguity (arXiv 2407.09450), as :class:`agentmem.memory.selectors.neighbours.WithNeighbours` orders
-    them; what is left then goes to the next best. The last block is cut to fit. (R, N) -> (R, n).
+    EM-LLM's contiguity (arXiv 2407.09450). A neighbour counts what the better of the chosen blocks beside it counts;
+    what is left then goes to the next best. The last block is cut to fit. (R, N) -> (R, n).
     """
     N = scores.shape[1]
     best = (scores / blocks.sizes).argsort(dim=1, descending=True, stable=True)

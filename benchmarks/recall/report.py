@@ -2,7 +2,7 @@
 
     python -m benchmarks.recall.report FOLDER                       all that a run's --home holds
     python -m benchmarks.recall.report a.jsonl b.jsonl --task passkey --lengths 16K,32K
-    python -m benchmarks.recall.report FOLDER --default two-stage-peak      judge another arm
+    python -m benchmarks.recall.report FOLDER --default two-stage           judge another arm
     python -m benchmarks.recall.report FOLDER --compact OUT.jsonl           2 KB a cell, the same tables
 
 Exits with 0 when every target that could be judged was met, 1 when a cell failed, 2 when it was asked for what there

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agentmem.memory.selectors import SELECTORS, ReusingSelector, make_selector
+from agentmem.memory.selectors import SELECTORS, make_selector
 from agentmem.memory.selectors.box import MinMax
 from support.key_blocks import KeyBlocks, random_case
 
@@ -80,11 +80,6 @@ def sum_of_shares(heads: list[list[dict[int, float]]]) -> list[dict[int, float]]
     return [{b: sum(softmax(row)[b] for row in rows) for b in rows[0]} for rows in heads]
 
 
-def best_share(heads: list[list[dict[int, float]]]) -> list[dict[int, float]]:
-    """Per KV head: the largest share any query gives."""
-    return [{b: max(softmax(row)[b] for row in rows) for b in rows[0]} for rows in heads]
-
-
 def layer_shares(heads: list[list[dict[int, float]]]) -> list[dict[int, float]]:
     """All queries of all heads, each one distribution."""
     rows = [row for head in heads for row in head]
@@ -149,24 +144,6 @@ def candidates(case: Case, K: int) -> list[list[int]]:
     return [best(votes, 4 * K) for votes in scores(case, mean_logit, sum_of_shares, [blocks_alive(case)] * 2)]
 
 
-def with_neighbours(percent: int) -> Callable[[Case, int], list[list[int]]]:
-    """All but a part of the places to the best, then blocks beside those by the better one's votes, then the rest."""
-
-    def choose(case: Case, K: int) -> list[list[int]]:
-        alive, chosen = blocks_alive(case), []
-        for votes in scores(case, mass_logit, sum_of_shares, candidates(case, K)):
-            order = best(votes, len(votes))
-            top = order[: K - K * percent // 100]
-            beside: list[int] = []
-            for b in top:
-                beside += [n for n in (b + 1, b - 1) if n in alive and n not in top and n not in beside]
-            rest = [b for b in order if b not in top and b not in beside]
-            chosen.append(sorted((top + beside + rest)[:K]))
-        return chosen
-
-    return choose
-
-
 def token_shares(case: Case, head: int, ids: list[int]) -> dict[int, list[float]]:
     """Each query's softmax over all living tokens of some blocks, added up: per block, a share for each token."""
     queries, keys_raw, dead = case
@@ -201,19 +178,6 @@ def across_edges(leaning: float, percent: int) -> Callable[[Case, int], list[lis
     return choose
 
 
-def smooth(case: Case, K: int) -> list[list[int]]:
-    """Each candidate lends a quarter of its votes to the block before and the block after."""
-    chosen = []
-    for votes in scores(case, mass_logit, sum_of_shares, candidates(case, K)):
-        found = {b: votes.get(b, 0.0) for b in blocks_alive(case)}
-        for b, vote in votes.items():
-            for beside in (b - 1, b + 1):
-                if beside in found:
-                    found[beside] += vote / 4
-        chosen.append(sorted(best(found, K)))
-    return chosen
-
-
 DEFAULT = two_stage()
 STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
     "two-stage": DEFAULT,
@@ -221,17 +185,10 @@ STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
     "two-stage-8": two_stage(factor=8),
     "two-stage-cuboid": two_stage(coarse=arkvale_logit),
     "two-stage-halves": two_stage(coarse=runs_logit(2)),
-    "two-stage-peak": two_stage(vote=best_share),
     "two-stage-layer": two_stage(vote=layer_shares),
-    "two-stage-neighbours": with_neighbours(30),
-    "two-stage-neighbours-10": with_neighbours(10),
-    "two-stage-neighbours-20": with_neighbours(20),
     "two-stage-edges": across_edges(1 / 2, 30),
     "two-stage-edges-20": across_edges(3 / 8, 20),
     "two-stage-edges-even": across_edges(1 / 4, 20),
-    "two-stage-smooth": smooth,
-    "two-stage-first-layers": DEFAULT,
-    "two-stage-reuse": DEFAULT,
     "two-stage-query-1": DEFAULT,
     "two-stage-query-64": DEFAULT,
     "two-stage-query-512": DEFAULT,
@@ -261,7 +218,7 @@ def test_choices_are_those_of_the_slow_statement(name: str, dead: bool) -> None:
 
 
 def test_the_rules_of_one_view_differ() -> None:
-    """No two rules that look at keys choose alike everywhere, but those that differ in what they are asked."""
+    """No two rules that look at keys choose alike everywhere, but those that differ in the queries."""
     choices: dict[str, list[str]] = {}
     for name in STATEMENTS:
         selector = make_selector(name)
@@ -332,22 +289,6 @@ def test_blocks_of_any_size_are_cut_into_runs(size: int) -> None:
     assert {token for start, stop in bounds for token in range(start, stop)} == set(range(size))
     for row, (start, stop) in enumerate(bounds):
         torch.testing.assert_close(digest[:, :, row], keys_raw[:, :, start:stop].mean(2))
-
-
-def test_queries_are_alike_from_a_cosine_of_nine_tenths() -> None:
-    """All heads' rows together, whatever their length; so one head may turn while the others stay."""
-    rule = make_selector("two-stage-reuse")
-    assert isinstance(rule, ReusingSelector)
-    then = torch.zeros(3, 4)
-    then[:, 0] = 1.0
-    for turned, alike in ((0.89, False), (0.91, True)):
-        now = torch.zeros(3, 4)
-        now[:, 0], now[:, 1] = turned, (1 - turned**2) ** 0.5
-        assert rule.alike(7 * now, then) == alike
-    now = then.clone()
-    now[0] = torch.tensor([0.8, 0.6, 0.0, 0.0])
-    assert rule.alike(now, then)
-    assert not rule.alike(-then, then)
 
 
 def draw(layer: int, head: int, count: int, block: int) -> int:

@@ -95,19 +95,10 @@ def test_rules_are_another_memory(model: LanguageModel) -> None:
 
     alike = [names for names in logits.values() if len(names) > 1]
     assert alike == [
-        [
-            "two-stage",
-            *(
-                "two-stage-neighbours-10",
-                "two-stage-neighbours-20",
-                "two-stage-edges-20",
-                "two-stage-edges-even",
-            ),
-            "two-stage-first-layers",
-        ],
+        ["two-stage", "two-stage-edges-20", "two-stage-edges-even"],
         ["two-stage-8", "exact"],
         ["two-stage-query-64", "two-stage-query-512"],
-    ], "here a fifth of 4 places is none, there are 2 layers, 8K candidates are all, a chunk has 24 tokens"
+    ], "here a fifth of 4 places is none, 8K candidates are all blocks, and a chunk has 24 tokens"
 
 
 def test_another_rule_for_one_turn_makes_its_own_digests(model: LanguageModel, tmp_path: Path) -> None:
@@ -129,37 +120,16 @@ def test_another_rule_for_one_turn_makes_its_own_digests(model: LanguageModel, t
 
 
 class Listening(TwoStage):
-    """The default rule, noting the queries it is asked with; also the witness of what is recalled."""
+    """The default rule, noting the queries it is asked with."""
 
     def __init__(self, *, query_rows: int = 16, keeps_question: bool = False) -> None:
         super().__init__(query_rows=query_rows, keeps_question=keeps_question)
         self.heard: list[Tensor] = []
-        self.recalled: list[Tensor] = []
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """Note, then choose."""
         self.heard.append(queries.clone())
         return super().choose(queries, blocks, num_chosen)
-
-    def saw(
-        self, spec: LayerSpec, queries_raw: Tensor, scaling: float, chosen: Tensor, blocks: BlockView
-    ) -> None:
-        """Note what is recalled, whoever chose it."""
-        self.recalled.append(chosen.clone())
-
-
-class Patient(Listening):
-    """Takes its last choice again, or not; notes what it is asked that by."""
-
-    def __init__(self, *, serves: bool) -> None:
-        super().__init__()
-        self.serves = serves
-        self.compared: list[tuple[Tensor, Tensor]] = []
-
-    def alike(self, now: Tensor, then: Tensor) -> bool:
-        """As it was told to."""
-        self.compared.append((now, then))
-        return self.serves
 
 
 class Forward:
@@ -172,21 +142,18 @@ class Forward:
         size = WorkspaceSize.of(config, selector.candidate_factor)
         workspace = Workspace(SPECS, size, torch.float32, torch.device("cpu"))
         self._generator = torch.Generator().manual_seed(0)
-        self.memory = WorkingMemory(
-            SPECS, log, VolatileDigestLog(LAYOUT), config, selector, workspace, selector
-        )
+        self._memory = WorkingMemory(SPECS, log, VolatileDigestLog(LAYOUT), config, selector, workspace)
         for _ in range(2):
             self(20, False)
         selector.heard.clear()
-        selector.recalled.clear()
 
     def __call__(self, tokens: int, decoding: bool) -> Tensor:
         """A chunk, or a step."""
-        self.memory.begin(tokens, decoding=decoding)
+        self._memory.begin(tokens, decoding=decoding)
         q = torch.randn(1, 4, tokens, 8, generator=self._generator)
         k, v = (torch.randn(1, 2, tokens, 8, generator=self._generator) for _ in range(2))
-        self.memory.attend(0, q, k, v, scaling=SCALING, softcap=None, sinks=None)
-        self.memory.end()
+        self._memory.attend(0, q, k, v, scaling=SCALING, softcap=None, sinks=None)
+        self._memory.end()
         return q[0]
 
 
@@ -222,44 +189,6 @@ def test_the_question_votes_on_while_decoding(keeps: bool) -> None:
     if keeps:
         wanted = torch.cat([torch.cat(question, dim=1)[:, -16:], newest], dim=1)
     torch.testing.assert_close(wanted * SCALING, heard)
-
-
-@pytest.mark.parametrize("serves", [False, True])
-def test_a_choice_is_taken_again_while_decoding_if_the_rule_says_so(serves: bool) -> None:
-    """It compares one mean row per head, by which it last chose, with those of now; chunks always choose."""
-    selector = Patient(serves=serves)
-    forward = Forward(selector)
-    read = [forward(16, False), forward(3, False)]
-    assert (2, 0) == (len(selector.heard), len(selector.compared))
-    steps = [forward(1, True) for _ in range(10)]  # laid out anew with the fifth and the tenth
-    newest = [torch.cat([read[1], *steps[:5]], dim=1), torch.cat(steps[4:], dim=1)]
-
-    assert (2 if serves else 4, 2) == (len(selector.heard), len(selector.compared))
-    first, second = selector.compared
-    for (now, _), rows in zip(selector.compared, newest, strict=True):
-        torch.testing.assert_close(now, rows.mean(1) * SCALING)
-    torch.testing.assert_close(first[1], read[1].mean(1) * SCALING)
-    torch.testing.assert_close(second[1], first[1] if serves else first[0])
-    if serves:
-        assert all(torch.equal(selector.recalled[1], again) for again in selector.recalled[2:])
-    else:
-        assert not torch.equal(selector.recalled[1], selector.recalled[3])
-    forward(3, False)
-    assert len(selector.compared) == 2, "a chunk does not ask"
-
-
-def test_a_choice_of_blocks_that_are_gone_is_not_taken_again() -> None:
-    """After a truncation within the turn there are fewer blocks than it names."""
-    selector = Patient(serves=True)
-    forward = Forward(selector)
-    for _ in range(3):
-        forward(20, False)
-    assert int(selector.recalled[-1].max()) >= 5
-    forward.memory.truncate(35)
-    forward(1, True)
-
-    assert not selector.compared
-    assert int(selector.recalled[-1].max()) < 5
 
 
 @pytest.mark.parametrize("name", ["two-stage", "min-max", "sub-means-4"])

@@ -9,7 +9,6 @@ asked of the layer's own table, which has tests of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,14 +33,9 @@ class Past:
 
 
 class SparseOracle:
-    """An attention context for whole turns; ``dead`` are positions that were forgotten.
+    """An attention context for whole turns; ``dead`` are positions that were forgotten."""
 
-    ``places`` are the blocks that each layer recalls, where they are not what the budget gives to all.
-    """
-
-    def __init__(self, binding: Binding, config: MemoryConfig, places: Sequence[int] | None = None) -> None:
-        equal = config.recall_tokens // config.block_tokens
-        self._places = [equal] * len(binding.layers) if places is None else places
+    def __init__(self, binding: Binding, config: MemoryConfig) -> None:
         self._binding = binding
         self._config = config
         self._past = [Past() for _ in binding.layers]
@@ -149,7 +143,7 @@ class SparseOracle:
             start += config.block_tokens
         window = list(range(start, before))
         living = [b for b, tokens in enumerate(blocks) if not self.dead.issuperset(tokens)]
-        K = min(self._places[spec.index], len(living))
+        K = min(config.recall_tokens // config.block_tokens, len(living))
         self._blocks = blocks
         laid_out = []
         for head in heads:

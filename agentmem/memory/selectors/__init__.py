@@ -1,24 +1,20 @@
 """Selection rules by name (:mod:`.registry`), made of digests, votes and stages.
 
-Reading order: base (the contract), digests, mean_key, box, sub_blocks, votes, exact, one_stage, two_stage,
-neighbours, edges, smooth, first_layers, reuse, random_blocks, registry.
+Reading order: base (the contract), digests, mean_key, box, sub_blocks, votes, exact, one_stage, two_stage, edges,
+random_blocks, registry.
 """
 
 from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, Selector, top_blocks
-from agentmem.memory.selectors.first_layers import places_by_layer
 from agentmem.memory.selectors.registry import SELECTORS, Rule, make_selector
-from agentmem.memory.selectors.reuse import ReusingSelector
 from agentmem.memory.selectors.two_stage import TwoStage
 
 __all__ = [
     "QUERY_ROWS",
     "SELECTORS",
     "BlockView",
-    "ReusingSelector",
     "Rule",
     "Selector",
     "TwoStage",
     "make_selector",
-    "places_by_layer",
     "top_blocks",
 ]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from agentmem.memory.selectors.base import BlockView, top_blocks
 from agentmem.memory.selectors.exact import token_logits
-from agentmem.memory.selectors.neighbours import ranked
 from agentmem.memory.selectors.two_stage import TwoStage
 
 
@@ -55,14 +54,14 @@ class AcrossEdges:
         )
         if blocks.alive is not None:
             whole = whole.masked_fill(~blocks.alive, -1.0)
-        ranks = ranked(whole)
+        ranks = _ranked(whole)
         best = top_blocks(ranks, num_chosen - num_chosen * self._percent // 100)
         chosen = torch.zeros_like(whole, dtype=torch.bool).scatter(1, best, True)
         to_older = first.masked_fill(~chosen | (first <= self._leaning * whole), 0.0)
         to_newer = last.masked_fill(~chosen | (last <= self._leaning * whole), 0.0)
         pad = torch.nn.functional.pad
         claims = torch.maximum(pad(to_older[:, 1:], (0, 1)), pad(to_newer[:, :-1], (1, 0)))
-        order = torch.where(claims > 0, ranked(claims) + N, ranks)
+        order = torch.where(claims > 0, _ranked(claims) + N, ranks)
         if blocks.alive is not None:
             order = order.masked_fill(~blocks.alive, -1)
         return top_blocks(order.masked_fill(chosen, 2 * N), num_chosen)
@@ -82,3 +81,12 @@ def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
     parts = [part.sum(3) for part in (weights, weights[..., :quarter], weights[..., -quarter:])]
     total = parts[0].sum(2, keepdim=True)
     return torch.stack([(part / total).sum(1) for part in parts])
+
+
+def _ranked(scores: Tensor) -> Tensor:
+    """Each block's rank, 0 the worst, newer above older among equals: (Hkv, N) -> (Hkv, N) int64.
+
+    Whole numbers, so that "these before all others" can be added to them and nothing is rounded.
+    """
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    return torch.empty_like(places).scatter_(1, scores.argsort(dim=1, stable=True), places)

@@ -13,17 +13,13 @@ from agentmem.memory.selectors.base import Selector
 from agentmem.memory.selectors.box import CuboidMean, MinMax
 from agentmem.memory.selectors.edges import AcrossEdges
 from agentmem.memory.selectors.exact import Exact
-from agentmem.memory.selectors.first_layers import FirstLayers
 from agentmem.memory.selectors.infllm import InfLLM
 from agentmem.memory.selectors.mean_key import MeanKey
-from agentmem.memory.selectors.neighbours import WithNeighbours
 from agentmem.memory.selectors.one_stage import OneStage
 from agentmem.memory.selectors.random_blocks import RandomBlocks
-from agentmem.memory.selectors.reuse import Reuse
-from agentmem.memory.selectors.smooth import Smooth
 from agentmem.memory.selectors.sub_blocks import SubBlockMeans
 from agentmem.memory.selectors.two_stage import TwoStage
-from agentmem.memory.selectors.votes import group_peak, layer_raw_sum, layer_sum
+from agentmem.memory.selectors.votes import layer_raw_sum, layer_sum
 
 
 @dataclass(frozen=True)
@@ -50,25 +46,9 @@ SELECTORS: Mapping[str, Rule] = {
         "candidates by the better of two half-block means",
         lambda: TwoStage("two-stage-halves", digest=SubBlockMeans(2)),
     ),
-    "two-stage-peak": Rule(
-        "a block counts what its best query row gives it, not the sum over rows",
-        lambda: TwoStage("two-stage-peak", vote=group_peak),
-    ),
     "two-stage-layer": Rule(
         "all heads of a layer vote for one set of blocks (TokenSelect's soft vote)",
         lambda: TwoStage("two-stage-layer", vote=layer_sum),
-    ),
-    "two-stage-neighbours": Rule(
-        "30 % of the places go to the blocks beside the best ones (EM-LLM's contiguity)",
-        lambda: WithNeighbours("two-stage-neighbours", TwoStage()),
-    ),
-    "two-stage-neighbours-10": Rule(
-        "the same with 10 % of the places",
-        lambda: WithNeighbours("two-stage-neighbours-10", TwoStage(), percent=10),
-    ),
-    "two-stage-neighbours-20": Rule(
-        "the same with 20 % of the places",
-        lambda: WithNeighbours("two-stage-neighbours-20", TwoStage(), percent=20),
     ),
     "two-stage-edges-20": Rule(
         "two-stage-edges where 3/8 of the mass lie at the edge, not 1/2, at most 20 %",
@@ -78,11 +58,6 @@ SELECTORS: Mapping[str, Rule] = {
         "the same where more than an even spread lies at the edge, at most 20 %",
         lambda: AcrossEdges("two-stage-edges-even", leaning=0.25, percent=20),
     ),
-    "two-stage-smooth": Rule("a block counts a quarter of its neighbours' mass beside its own", Smooth),
-    "two-stage-first-layers": Rule(
-        "up to twice the blocks in the first two layers, fewer in the others", FirstLayers
-    ),
-    "two-stage-reuse": Rule("while decoding, a layer's choice is kept while its queries stay alike", Reuse),
     "two-stage-query-1": Rule(
         "chosen by the mean query of the chunk, as in InfLLM",
         lambda: TwoStage("two-stage-query-1", query_rows=1),

@@ -56,14 +56,10 @@ class TwoStage:
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """See :meth:`Selector.choose`."""
-        candidates, scores = self.score(queries, blocks, num_chosen)
-        return candidates.gather(1, top_blocks(scores, num_chosen))
-
-    def score(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> tuple[Tensor, Tensor]:
-        """The candidates for K places, (Hkv, C) ascending, and their exact scores (Hkv, C)."""
         candidates = self.candidates(queries, blocks, num_chosen)
         living = None if blocks.alive is None else blocks.alive[candidates]
-        return candidates, elect(block_masses(queries, blocks, candidates), living, blocks, self._vote)
+        scores = elect(block_masses(queries, blocks, candidates), living, blocks, self._vote)
+        return candidates.gather(1, top_blocks(scores, num_chosen))
 
     def candidates(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """What stage one keeps for K places: (Hkv, C) int64, ascending."""

@@ -25,15 +25,6 @@ def group_sum(logits: Tensor, blocks: BlockView) -> Tensor:
     return _shares(logits, blocks).sum(1)
 
 
-def group_peak(logits: Tensor, blocks: BlockView) -> Tensor:
-    """The largest share that any single row of the group gives to the block.
-
-    One sharp token is not outvoted by many vague ones (MemArt scores per token and normalises before it
-    aggregates, OpenReview YolJOZOGhI).
-    """
-    return _shares(logits, blocks).amax(1)
-
-
 def layer_sum(logits: Tensor, blocks: BlockView) -> Tensor:
     """The soft vote of all heads of the layer: one set of blocks for all of them, so fewer reads.
 
