@@ -18,6 +18,8 @@ RESAMPLES = 5_000
 """Draws of a bootstrap."""
 LEAST_GROUPS = 10
 """With fewer histories than this, questions are drawn within each history instead of histories."""
+LEAST_IN_GROUP = 5
+"""With fewer questions than this in some history, they are drawn from all: one or two drawn within theirs hardly vary."""
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -85,7 +87,7 @@ def paired(
     Args:
         first, second: scores of the same questions, in the same order.
         groups: the history of each question; whole histories are drawn where there are at least
-            ``LEAST_GROUPS``, else questions within each history.
+            ``LEAST_GROUPS``, else questions within each history, or of all where some history has few.
         factor: what the second is multiplied by: 0.9 asks whether the first reaches 0.9 of it.
 
     Raises:
@@ -133,6 +135,8 @@ def _resampled(data: Floats, groups: Sequence[str] | None) -> Callable[[np.rando
     members = _members(groups, len(data))
     if len(members) >= LEAST_GROUPS:
         return lambda chance: _by_group(data, members, chance)
+    if min(len(rows) for rows in members) < LEAST_IN_GROUP:
+        members = [np.arange(len(data))]
     return lambda chance: _within_groups(data, members, chance)
 
 

@@ -87,6 +87,13 @@ def test_few_histories_keep_their_sizes() -> None:
     assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)
 
 
+def test_a_question_or_two_of_each_history_are_drawn_together() -> None:
+    """One question a history would be drawn every time, as if nothing were left to chance."""
+    found = bootstrap_mean([0.0, 0.0, 1.0], ["a", "b", "c"])
+
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
 def test_paired_differences_count_who_won() -> None:
     """The difference is question by question; a factor asks for a part of the second's score."""
     first, second = [1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0]
