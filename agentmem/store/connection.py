@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -43,6 +43,10 @@ class IndexConnection(sqlite3.Connection):
 
     seals: Seals | None = None
 
+    def file_flaws(self) -> Iterator[tuple[str, str]]:
+        """(where, what) is wrong with the file beside what SQLite itself checks."""
+        yield from ()
+
 
 def connect(path: Path, *, read_only: bool) -> IndexConnection:
     """A connection to an index that is there; nothing is read yet."""
@@ -63,6 +67,12 @@ def seals_of(conn: sqlite3.Connection) -> Seals:
     assert isinstance(conn, IndexConnection), "not a connection of ours"
     assert conn.seals is not None, "its tables were not looked up yet"
     return conn.seals
+
+
+def file_flaws_of(conn: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """See :meth:`IndexConnection.file_flaws`."""
+    assert isinstance(conn, IndexConnection), "not a connection of ours"
+    yield from conn.file_flaws()
 
 
 def apply_settings(conn: sqlite3.Connection, agent_id: str, *, read_only: bool) -> None:

@@ -1,7 +1,7 @@
 """Block digests of an encrypted agent: read into memory, and kept in files of one AES-GCM message each.
 
-A file holds at most 32 blocks of all layers, and is written anew when a commit changes it; its tag is what the
-index has in the place of checksums, so no other file fits. As with plain ones, whatever does not fit is not
+A file holds at most 32 blocks of all layers; what changes goes into a new file, and the old one goes once that is
+committed. Its tag is what the index has in the place of checksums, so no other file fits. As with plain ones, whatever does not fit is not
 there, and is computed again. Knows tensors and files; which tokens a block covers is the memory's affair.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ class EncryptedDigestLog(DiskDigestLog):
         self._cipher = key.cipher("digests")
         self._domain = key.domain
         self._kept: list[list[Tensor]] = []
+        self._written: dict[int, DigestSums] = {}  # files that the index does not name yet
 
     def parts(self, layer: int) -> Sequence[Tensor]:
         """The digests as tensors (Hkv, n_i, D), in order; they must not be written to."""
@@ -59,29 +61,50 @@ class EncryptedDigestLog(DiskDigestLog):
             data = b"".join(raw_array(kept[:, :filled].contiguous()).tobytes() for kept in self._kept[number])
             nonce = secrets.token_bytes(NONCE_BYTES)
             sealed = self._cipher.encrypt(nonce, data, self._bound(number, filled))
+            sums = DigestSums(number, filled, sealed[-TAG_BYTES:])
             try:
-                with opened(encrypted_digest_path(self._folder, number), os.O_RDWR | os.O_CREAT) as fd:
+                with opened(encrypted_digest_path(self._folder, sums), os.O_RDWR | os.O_CREAT) as fd:
                     write_all(fd, nonce + sealed, 0)
-                    os.ftruncate(fd, len(nonce) + len(sealed))
             except OSError as error:
                 raise StoreError(
                     f"block digests could not be written ({error.strerror}). Free some space and repeat."
                 ) from error
-            changed.append(DigestSums(number, filled, sealed[-TAG_BYTES:]))
+            changed.append(sums)
+        self._written = {sums.file: sums for sums in changed}
         return changed
+
+    def settle(self) -> None:
+        """The index now has the digests as they are: the files before them can go."""
+        super().settle()
+        for number, sums in self._written.items():
+            keep = encrypted_digest_path(self._folder, sums).name
+            for path in self._folder.glob(f"{number:06d}-*"):
+                if path.name != keep:
+                    with suppress(OSError):  # it stays until the next time, unread
+                        path.unlink()
+        self._written = {}
+
+    def abort(self) -> None:
+        """Return to the state at ``begin``; what was written meanwhile can go."""
+        super().abort()
+        for sums in self._written.values():
+            with suppress(OSError):
+                encrypted_digest_path(self._folder, sums).unlink()
+        self._written = {}
 
     def erase_beyond(self) -> None:
         """Remove whatever lies behind the last digest."""
         whole, used = divmod(self.count, self._spec.capacity)
         del self._kept[whole + bool(used) :]
         for path in self._folder.iterdir():
-            if not path.stem.isdigit() or int(path.stem) >= whole + bool(used):
+            number = path.stem.partition("-")[0]
+            if not number.isdigit() or int(number) >= whole + bool(used):
                 path.unlink()
 
     def flaw(self, stored: DigestSums, *, deep: bool) -> tuple[str, str, str] | None:
         """(file, where, what) is wrong with a digest file; None when it can be used."""
         fits = self._decrypted(stored.file, stored) is not None
-        label = f"{self._folder.name}/{encrypted_digest_path(self._folder, stored.file).name}"
+        label = f"{self._folder.name}/{encrypted_digest_path(self._folder, stored).name}"
         return None if fits else (label, f"blocks 0 to {stored.filled}", "it is not what was written")
 
     def close(self) -> None:
@@ -108,7 +131,7 @@ class EncryptedDigestLog(DiskDigestLog):
     def _decrypted(self, number: int, stored: DigestSums) -> list[Tensor] | None:
         size = sum(heads * dim for heads, dim in self._layout.layers) * stored.filled * self._itemsize
         try:
-            with opened(encrypted_digest_path(self._folder, number), os.O_RDONLY) as fd:
+            with opened(encrypted_digest_path(self._folder, stored), os.O_RDONLY) as fd:
                 data = read_all(fd, NONCE_BYTES + size + TAG_BYTES + 1, 0)
         except OSError:
             return None
@@ -144,6 +167,6 @@ class EncryptedDigestLog(DiskDigestLog):
             kept[:, slot : slot + tensor.shape[1]] = tensor
 
 
-def encrypted_digest_path(folder: Path, number: int) -> Path:
-    """The digest file of a number."""
-    return folder / f"{number:06d}.enc"
+def encrypted_digest_path(folder: Path, sums: DigestSums) -> Path:
+    """The digest file that has these sums."""
+    return folder / f"{sums.file:06d}-{sums.sums[:8].hex()}.enc"

@@ -53,6 +53,7 @@ class EncryptedConnection(IndexConnection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._key = DataKey(b"", "")
         self._statements: list[tuple[str, Sequence[Any]]] = []
         self._muted = False
         self._file_id = b""
@@ -98,6 +99,11 @@ class EncryptedConnection(IndexConnection):
         except OSError as error:
             raise _failed(error) from error
 
+    def follow(self, key: DataKey) -> None:
+        """From now on be what the file holds. Raises DamagedError, MissingExtraError."""
+        self._key, self.cipher = key, key.cipher("index")
+        self.load()
+
     def load(self) -> None:
         """Decrypt the file, or what was added to it, and run it. Raises DamagedError."""
         data, found = self._bytes()
@@ -119,7 +125,20 @@ class EncryptedConnection(IndexConnection):
             raise self._damaged(f"bytes {_FIRST} on", "the first record is not there")
         self._end, self._seen = at, (found.st_ino, found.st_size)
         if not self.read_only:
-            self._hold(at, len(data))
+            self._let_go()
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    @property
+    def standing(self) -> tuple[bytes, int, bytes]:
+        """Which file, how many records, and the tag of the last one."""
+        return self._file_id, self._number, self._chain
+
+    def file_flaws(self) -> Iterator[tuple[str, str]]:
+        """(where, what): the file is read and decrypted once more, and compared with what is here."""
+        again = connect_encrypted(self.path, self.agent_id, self._key, read_only=True)
+        with closing(again):
+            if again.standing != self.standing:
+                yield f"record {again.standing[1]} on", "acknowledged records are not there"
 
     def close(self) -> None:
         """Close; closing twice is fine."""
@@ -181,6 +200,8 @@ class EncryptedConnection(IndexConnection):
         rows = [(sql, [_json(value) for value in values]) for sql, values in self._statements]
         record = self._sealed(b"t" + json.dumps(rows).encode())
         try:
+            if self._seen[1] > self._end:  # a record that was never finished lies there
+                os.ftruncate(self._fd, self._end)
             write_all(self._fd, record, self._end)
             sync_file(self._fd)
         except OSError as error:
@@ -223,14 +244,6 @@ class EncryptedConnection(IndexConnection):
         self._end = self._snapshot_end = _FIRST + len(record)
         self._seen = (os.fstat(fd).st_ino, self._end)
 
-    def _hold(self, end: int, size: int) -> None:
-        """Keep the file open for writing, without a record that was never finished."""
-        self._let_go()
-        self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if end < size:
-            os.ftruncate(self._fd, end)
-            self._seen = (self._seen[0], end)
-
     def _let_go(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -249,8 +262,7 @@ def connect_encrypted(path: Path, agent_id: str, key: DataKey, *, read_only: boo
         conn.execute(f"PRAGMA {setting}")
     conn.path, conn.agent_id, conn.read_only = path, agent_id, read_only
     try:
-        conn.cipher = key.cipher("index")
-        conn.load()
+        conn.follow(key)
     except BaseException:
         conn.close()
         raise

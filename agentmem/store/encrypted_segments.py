@@ -164,8 +164,8 @@ class EncryptedPages(PageTable):
         first = page * PAGE_SLOTS
         data = bytes(self._source.stored_bytes(tensor, head, first, first + filled))
         self.bytes_checked += len(data)
-        if not any(record):  # forgotten
-            return None if any(data) else data
+        if not any(record):  # forgotten: whatever lies there, nobody can read it any more
+            return bytes(len(data))
         tag = record[NONCE + TAG_BYTES * number : NONCE + TAG_BYTES * (number + 1)]
         return self._cipher.decrypt(*self._message(record[:NONCE], page, number, filled, data + tag))
 

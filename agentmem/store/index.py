@@ -27,7 +27,7 @@ from agentmem.errors import (
 )
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Json
-from agentmem.store.connection import seals_of
+from agentmem.store.connection import file_flaws_of, seals_of
 from agentmem.store.failures import elsewhere, of_sqlite
 from agentmem.store.mark import CommitMark
 
@@ -122,6 +122,7 @@ class Index:
             with self.snapshot():
                 yield from self._seals.flaws(self.execute)
                 yield from self._seals.row_flaws(self._db.conn.execute)
+            yield from file_flaws_of(self._db.conn)
         except (sqlite3.Error, UnicodeError) as error:
             raise of_sqlite(self._agent_id, error) from error
 

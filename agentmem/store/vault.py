@@ -167,10 +167,10 @@ class EncryptedVault:
         self, source: Path, folder: Path, layout: KVLayout, capacity: int, sums: DigestSums
     ) -> None:
         """See :class:`Vault`."""
-        target = encrypted_digest_path(folder, sums.file)
+        target = encrypted_digest_path(folder, sums)
         with (
             suppress(FileNotFoundError),
-            opened(encrypted_digest_path(source, sums.file), os.O_RDONLY) as old,
+            opened(encrypted_digest_path(source, sums), os.O_RDONLY) as old,
             opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new,
         ):
             write_all(new, read_all(old, os.fstat(old).st_size, 0), 0)
