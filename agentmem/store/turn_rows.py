@@ -103,7 +103,7 @@ class TurnRows:
     def ids_of(self, turn_id: int) -> list[int]:
         """Token ids of one turn; those of a forgotten one are ``DEAD_TOKEN``. Raises StateNotFoundError."""
         turn = self.get(turn_id)
-        return self.token_ids(turn.start, turn.stop, self.branch(turn_id))
+        return [DEAD_TOKEN] * (turn.stop - turn.start) if turn.forgotten else self.ids_left(turn_id)
 
     def branch(self, head: int | None) -> Branch:
         """The turns from the root to a head. Raises DamagedError when the index lacks one of them."""

@@ -14,8 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agentmem.errors import StateNotFoundError
 from agentmem.memory.source import KVLayout
 from agentmem.store import DiskHome, InMemoryHome, Store
+from agentmem.store.upkeep import Reason, Rewritten
 from support.stores import add_turn, contents, create, digests, kv, memory_folder, new_turn, same
 
+WHY = Reason("rebuild", "match", "2026-01-02T03:04:05+00:00")
 LAYOUT = KVLayout(((2, 4), (2, 4)), torch.bfloat16)
 
 
@@ -137,6 +139,42 @@ class StoreModel(RuleBasedStateMachine):
         assert dropped[0] == dropped[1]
 
     @precondition(lambda self: not self.open)
+    @rule(data=st.data(), finish=st.booleans())
+    def rebuild(self, data: st.DataObject, finish: bool) -> None:
+        """Take some turns out of the tree and write those after them anew, or give up half way."""
+        turns = self.stores[1].every_turn()
+        chosen = st.lists(st.sampled_from([turn.id for turn in turns]), max_size=2)
+        gone = data.draw(chosen if turns else st.just([]))
+        todo = [store.upkeep.begin_rebuild(gone) for store in self.stores]
+        assert todo[0] == todo[1]
+        for number in todo[0] if finish else todo[0][: len(todo[0]) // 2]:
+            self.seed += 1
+            count, blocks = data.draw(st.integers(0, 60)), data.draw(st.integers(0, 2))
+            for store in self.stores:
+                store.upkeep.stand_before(number)
+                store.log.append(*kv(self.seed, count, LAYOUT))
+                if blocks:
+                    store.digests.append(digests(self.seed, blocks, LAYOUT))
+                ids = [self.seed] * count
+                store.upkeep.stage(Rewritten(number, f"state-{self.seed}", ids, {"seed": self.seed}, {}))
+        if finish:
+            dropped = [store.upkeep.commit_rebuild(WHY) for store in self.stores]
+            assert dropped[0] == dropped[1]
+        else:
+            for store in self.stores:
+                store.abort()
+
+    @precondition(lambda self: not self.open)
+    @rule(data=st.data(), pinned=st.booleans())
+    def pin(self, data: st.DataObject, pinned: bool) -> None:
+        """Pin a turn, or take the pin away."""
+        ids = [turn.id for turn in self.stores[1].every_turn() if not turn.forgotten]
+        if ids:
+            chosen = data.draw(st.sampled_from(ids))
+            for store in self.stores:
+                store.upkeep.pin(chosen, pinned=pinned)
+
+    @precondition(lambda self: not self.open)
     @rule(prune=st.booleans())
     def collect(self, prune: bool) -> None:
         """Collect garbage."""
@@ -178,6 +216,12 @@ class StoreModel(RuleBasedStateMachine):
         assert same(contents(disk.log), contents(memory.log))
         assert disk.turns() == memory.turns()
         assert disk.head == memory.head
+        assert disk.every_turn() == memory.every_turn()
+        assert disk.upkeep.marks() == memory.upkeep.marks()
+        assert disk.upkeep.audit() == memory.upkeep.audit()
+        assert not disk.upkeep.erasure_due
+        for turn in memory.every_turn():
+            assert disk.upkeep.ids_of(turn.id) == memory.upkeep.ids_of(turn.id)
         length = disk.log.committed
         assert disk.token_ids(0, length) == memory.token_ids(0, length)
         assert disk.digests.count == memory.digests.count
