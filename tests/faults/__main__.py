@@ -66,8 +66,8 @@ def _run(asked: argparse.Namespace) -> int:
         print(result.line, flush=True)
         for failure in result.found.failures[:SHOWN]:
             print(f"    {failure}", flush=True)
-    if asked.page is not None:
-        write(asked.page, results)
+        if asked.page is not None:
+            write(asked.page, results)
     failed = any(result.found.failures for result in results)
     skipped = any(result.found.skipped is not None for result in results)
     return int(failed or (skipped and os.environ.get("CI") == "true"))

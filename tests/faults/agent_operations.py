@@ -37,25 +37,48 @@ def agent_operations(folder: Path) -> list[Prepared]:
         "chat": _with(lambda memory: memory.chat("And again?", at=AT, max_new_tokens=4)),
         IN_PARTS: _with(lambda memory: memory.observe(STORY[::-1], source="back", at=AT)),
         "forget with a model": _with(lambda memory: memory.forget(turn=2)),
+        "forget, reading later turns again": _with(lambda memory: memory.forget(turn=2, mode="rebuild")),
         "restore": restore,
+        "reencode": _with(lambda memory: memory.reencode(model()).close()),
     }
-    return [_prepared(name, act, lived, folder / str(n)) for n, (name, act) in enumerate(acts.items())]
+    made = [_prepared(name, act, lived, folder / str(n)) for n, (name, act) in enumerate(acts.items())]
+    _harm(lived)
+    return [*made, _prepared("repair", _with(AgentMemory.repair), lived, folder / "harmed")]
 
 
 def see(folder: Path) -> Any:
-    """All agents of a home, each verified; the first entry is the short form of "ada"."""
+    """All agents of a home but for their states' names, which a new agent has of its own; first "ada" in short."""
     found: list[Any] = [None]
     for name in NAMES:
         if not home_of(folder).exists(name):
             found.append(None)
             continue
         with opened(folder, name) as memory:
-            report = memory.verify(deep=True)
-            assert all(finding.file.startswith("digests/") for finding in report.findings), report.findings
-            found[0] = found[0] or short_of(memory._store)
+            findings = memory.verify(deep=True).findings
+            if any(not finding.file.startswith("digests/") for finding in findings):
+                found.append("damaged")
+                continue
+            short = short_of(memory._store)[1:]
+            found[0] = found[0] or short
             history = [(turn.messages, turn.forgotten, turn.source) for turn in memory.history()]
-            found.append((short_of(memory._store), history, logits_of(memory)))
+            found.append((short, history, logits_of(memory)))
     return found
+
+
+def _harm(folder: Path) -> None:
+    """Flip a bit of the keys that the newest turn wrote."""
+    home = home_of(folder)
+    store = home.open("ada")
+    assert store.head is not None
+    (extent,) = store._slots.ranges([store.head.id])
+    spec = store._segments.spec
+    path = store._segments.path(extent.segment)
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(spec.offset(0, 0, extent.start))
+        (byte,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 4]))
 
 
 def _with(act: Callable[[AgentMemory], Any]) -> Callable[[Path], None]:
@@ -74,7 +97,7 @@ def _prepared(name: str, act: Callable[[Path], None], lived: Path, folder: Path)
 
     def commit(store: DiskStore, turn: NewTurn) -> Turn:
         committed = real(store, turn)
-        parts.append(short_of(store))
+        parts.append(short_of(store)[1:])
         return committed
 
     with scratch() as copy, patch.object(DiskStore, "commit", commit):

@@ -106,7 +106,7 @@ def _touched(op: Op) -> tuple[int, ...]:
     """The inodes whose sync makes an operation safe: the file's for bytes, the folder's for names."""
     if op.what in _BYTES:
         return (op.inode,)
-    return (op.folder, op.offset) if op.what == "R" else (op.folder,)
+    return (op.folder, op.offset) if op.what in ("R", "X") else (op.folder,)
 
 
 def _apply(tree: Tree, op: Op) -> None:
@@ -131,7 +131,9 @@ def _apply(tree: Tree, op: Op) -> None:
         entries[op.name] = op.inode
     elif op.what == "U":
         entries.pop(op.name, None)
-    elif op.what == "R":
+    elif op.what in ("R", "X"):
         old, new = op.name.split("/")
         entries.pop(old, None)
+        if op.what == "X":
+            entries[old] = op.length
         tree.folders.setdefault(op.offset, {})[new] = op.inode

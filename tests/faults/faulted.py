@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agentmem.store import DiskHome
 from faults import children, shim
 from faults.operations import Operation, disk_home, expected, snapshot
 from faults.shim import Fault, Kind, Verb
 from faults.trees import replace, scratch
 
 Item = TypeVar("Item")
+HomeOf = Callable[[Path], DiskHome]
 FAILURES = (
     (Kind.FAIL, errno.ENOSPC, Verb.ALL),
     (Kind.FAIL, errno.EIO, Verb.ALL),
@@ -54,18 +56,18 @@ class Case:
         return f"{self.prepared.name}: {self.fault}"
 
 
-def prepare(operation: Operation, folder: Path) -> Prepared:
+def prepare(operation: Operation, folder: Path, home_of: HomeOf = disk_home) -> Prepared:
     """Lay down in ``folder`` what the operation starts from, and check that it does what it should."""
     before, after = expected(operation)
     folder.mkdir(parents=True)
-    home = disk_home(folder)
+    home = home_of(folder)
     operation.prepare(home)
     operation.disturb(home)
     prepared = Prepared(
-        operation.name,
+        operation.name if home_of == disk_home else f"{operation.name}, encrypted",
         folder,
-        lambda folder: operation.act(disk_home(folder)),
-        lambda folder: snapshot(disk_home(folder)),
+        lambda folder: operation.act(home_of(folder)),
+        lambda folder: snapshot(home_of(folder)),
         before,
         after,
     )

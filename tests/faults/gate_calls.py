@@ -15,18 +15,34 @@ from pathlib import Path
 from faults import children, shim
 from faults.agent_operations import agent_operations
 from faults.faulted import Case, Prepared, calls_of, failures_of, kills_of, prepare, run, thinned
-from faults.operations import PLAIN, disk_home, interrupted, migrations, read_all
+from faults.operations import PLAIN, disk_home, encrypted_home, interrupted, migrations, read_all
 from faults.results import Found
 from faults.shim import Verb
 from faults.trees import replace, scratch
 
-PAST = ("forget", "forget what a fork shares", "collect", "fork", "delete", "create", "turn elsewhere")
+PAST = (
+    "forget",
+    "forget what a fork shares",
+    "collect",
+    "fork",
+    "delete",
+    "create",
+    "turn elsewhere",
+    "replace by a new one",
+)
+ENCRYPTED = ("create", "turn", "forget", "fork")
+"""Verbs that are also tried with a key."""
 
 
 def faults_at_calls(*, limit: int, agent_limit: int, seed: int, jobs: int) -> Found:
     """Gate 2; at most ``limit`` cases of each verb without a model, ``agent_limit`` of each with one."""
     with scratch() as folder:
         prepared = [prepare(operation, folder / f"plain{n}") for n, operation in enumerate(PLAIN)]
+        prepared += [
+            prepare(operation, folder / f"encrypted{n}", encrypted_home)
+            for n, operation in enumerate(PLAIN)
+            if operation.name in ENCRYPTED
+        ]
         cases = _spread_out([failures_of(one) for one in prepared], limit, seed)
         agents = agent_operations(folder / "agents")
         cases += _spread_out([failures_of(one) for one in agents], agent_limit, seed)

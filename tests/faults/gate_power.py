@@ -9,9 +9,9 @@ from pathlib import Path
 
 from faults import children, shim
 from faults.crash_states import CrashState, crash_states
-from faults.faulted import Prepared, prepare, thinned
+from faults.faulted import HomeOf, Prepared, prepare, thinned
 from faults.op_log import Op, Tree, laid_down, recorded
-from faults.operations import PLAIN, Snapshot, disk_home, interrupted, migrations, snapshot
+from faults.operations import PLAIN, Snapshot, disk_home, encrypted_home, interrupted, migrations, snapshot
 from faults.results import Found
 from faults.sessions import oracle, run
 from faults.trees import scratch
@@ -25,6 +25,7 @@ class Story:
     before: Tree
     ops: Sequence[Op]
     wanted: Sequence[Snapshot]
+    home_of: HomeOf = disk_home
 
     def states(self, tries: int, seed: int) -> list[tuple[Story, CrashState]]:
         """Every crash state, with the story it belongs to."""
@@ -37,7 +38,7 @@ def power_loss(*, tries: int, nested: int, limit: int, seed: int, jobs: int) -> 
     At most ``limit`` disks, evenly spread; ``tries`` random choices at each moment.
     """
     with scratch() as folder:
-        stories = [_session(folder / "session")]
+        stories = [_session(folder / "session"), _session(folder / "encrypted", encrypted_home)]
         for number, operation in enumerate((*PLAIN, *interrupted(), *migrations())):
             stories.append(_story(prepare(operation, folder / str(number))))
     cases = thinned([case for story in stories for case in story.states(tries, seed)], limit, seed)
@@ -55,7 +56,7 @@ def judged(story: Story, state: CrashState) -> list[str]:
     with scratch() as folder:
         _lay_down(state, folder)
         try:
-            found = snapshot(disk_home(folder))
+            found = snapshot(story.home_of(folder))
         except Exception as error:  # noqa: BLE001 - whatever opening it raises is a failure
             return [f"{story.name}, {state.how}: {type(error).__name__}: {error}"]
     if found not in story.wanted[state.acknowledged : state.acknowledged + 2]:
@@ -69,13 +70,13 @@ def _judged_twice(story: Story, state: CrashState, *, tries: int, seed: int) -> 
         _lay_down(state, folder)
 
         def body() -> None:
-            snapshot(disk_home(folder))
+            snapshot(story.home_of(folder))
 
         before, ops, outcome = recorded(folder, body)
         if outcome.ended != "done":
             return [f"{story.name}, {state.how}: {outcome.text}"]
     wanted = story.wanted[state.acknowledged : state.acknowledged + 2]
-    inner = Story(f"{story.name}, {state.how}, then opened", before, ops, wanted)
+    inner = Story(f"{story.name}, {state.how}, then opened", before, ops, wanted, story.home_of)
     found = inner.states(tries, seed)
     return [str(len(found)), *(text for case in found for text in judged(*case))]
 
@@ -97,11 +98,12 @@ def _without_maps(tree: Tree) -> Tree:
     return replace(tree, folders=folders)
 
 
-def _session(folder: Path) -> Story:
+def _session(folder: Path, home_of: HomeOf = disk_home) -> Story:
     folder.mkdir()
-    before, ops, outcome = recorded(folder, lambda: run(disk_home(folder), shim.mark))
+    home = home_of(folder)  # here, so that its key is this process's
+    before, ops, outcome = recorded(folder, lambda: run(home, shim.mark))
     assert outcome.ended == "done", outcome
-    return Story("session", before, ops, oracle())
+    return Story(f"session {folder.name}", before, ops, oracle(), home_of)
 
 
 def _story(prepared: Prepared) -> Story:

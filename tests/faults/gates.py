@@ -42,12 +42,12 @@ GATES = (
     ),
     Gate(
         "2 a fault at every call to the file system",
-        lambda run: faults_at_calls(limit=60, agent_limit=20, seed=run.seed, jobs=run.jobs),
+        lambda run: faults_at_calls(limit=40, agent_limit=15, seed=run.seed, jobs=run.jobs),
         lambda run: faults_at_calls(limit=ALL, agent_limit=400, seed=run.seed, jobs=run.jobs),
     ),
     Gate(
         "4 power loss",
-        lambda run: power_loss(tries=1, nested=2, limit=3_000, seed=run.seed, jobs=run.jobs),
+        lambda run: power_loss(tries=1, nested=2, limit=2_500, seed=run.seed, jobs=run.jobs),
         lambda run: power_loss(tries=6, nested=60, limit=ALL, seed=run.seed, jobs=run.jobs),
     ),
     Gate(

@@ -22,7 +22,7 @@ class Op:
     """One call that changed something, or made changes durable.
 
     ``what``: "W" write, "T" truncate, "Z" punch, "S" sync, "C" new file, "M" new folder, "L" link,
-    "U" unlink, "R" rename, "K" a mark of ours.
+    "U" unlink, "R" rename, "X" exchange, "K" a mark of ours.
     """
 
     what: str

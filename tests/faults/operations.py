@@ -11,13 +11,14 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from agentmem.errors import AgentMemError, StateNotFoundError
 from agentmem.store import DiskHome, Home, InMemoryHome, Store, VerifyReport
+from agentmem.store.keys import MemoryKey
 from faults import children, shim
 from support.old_index import make_older, versions
 from support.stores import add_turn, contents, create, digests, kv, new_turn
@@ -48,6 +49,16 @@ class Operation:
 def disk_home(folder: Path) -> DiskHome:
     """A home whose files hold so little that a few turns need several."""
     return DiskHome(folder, segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
+
+
+def encrypted_home(folder: Path) -> DiskHome:
+    """The same, with a key that this process and its children have."""
+    return disk_home(folder).with_key(_key())
+
+
+@cache
+def _key() -> MemoryKey:
+    return MemoryKey.generate()
 
 
 def expected(operation: Operation) -> tuple[Snapshot, Snapshot]:
@@ -204,6 +215,28 @@ def _unfinished(store: Store) -> None:
     store.digests.append(digests(9, 4))
 
 
+def _draft(home: Home, name: str) -> None:
+    """A finished agent in the workshop of "ada"."""
+    home.clear_workshop("ada")
+    draft = create(home.workshop("ada"), name)
+    add_turn(draft, 6, 90, blocks=4)
+    draft.close()
+
+
+def _replace(home: Home) -> None:
+    _draft(home, "ada")
+    store = home.open("ada", read_only=True)
+    head = store.head
+    over = (store.identity.uuid, None if head is None else head.state_id)
+    store.close()
+    home.put_in_place("ada", "ada", over=over)
+
+
+def _place(home: Home) -> None:
+    _draft(home, "bob")
+    home.put_in_place("ada", "bob")
+
+
 PLAIN = (
     Operation("create", _nothing, lambda home: create(home).close()),
     Operation("open and close", lived, with_ada(_nothing)),
@@ -216,6 +249,8 @@ PLAIN = (
     Operation("collect", branched, with_ada(lambda store: store.collect(prune=True))),
     Operation("fork", lived, lambda home: home.fork("ada", "bob")),
     Operation("delete", forked, lambda home: home.delete("bob")),
+    Operation("replace by a new one", lived, _replace),
+    Operation("place a new one", lived, _place),
 )
 """Each verb that changes files, on an agent that was closed properly."""
 

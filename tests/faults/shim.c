@@ -287,7 +287,9 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
         uint64_t old_folder = folder_of(source, &old), new_folder = folder_of(target, &new);
         char both[2 * NAME_MAX + 2];
         snprintf(both, sizeof both, "%s/%s", old, new);
-        record('R', inode_at(target), old_folder, both, new_folder, NULL, 0);
+        /* an exchange leaves something under the old name, too */
+        uint64_t left = flags & RENAME_EXCHANGE ? inode_at(source) : 0;
+        record(left ? 'X' : 'R', inode_at(target), old_folder, both, new_folder, NULL, left);
     }
     die(what);
     return done;

@@ -15,22 +15,27 @@ from faults.results import GateResult
 BEGIN, END = "<!-- gates: begin (python -m faults --long writes these lines) -->", "<!-- gates: end -->"
 
 
-def table(results: Sequence[GateResult]) -> str:
-    """The gates as a Markdown table, with what they ran on."""
-    rows = ["| gate | cases | failures | duration | on |", "|---|---:|---:|---:|---|"]
-    rows += [_row(result) for result in results]
-    cases = sum(result.found.cases for result in results)
-    failures = sum(len(result.found.failures) for result in results)
-    seconds = sum(result.seconds for result in results)
-    rows.append(f"| all | {cases:,} | {failures} | {_duration(seconds)} | {_machine()} |")
-    return "\n".join(rows)
+HEAD = ("| gate | cases | failures | duration | on |", "|---|---:|---:|---:|---|")
+
+
+def table(results: Sequence[GateResult], older: Sequence[str] = ()) -> str:
+    """The gates as a Markdown table. ``older``: rows of an earlier run, for gates that were not run again."""
+    rows = {_gate(row): row for row in older}
+    rows |= {result.gate: _row(result) for result in results}
+    ordered = sorted(rows, key=lambda gate: int(gate.split(" ")[0]))
+    return "\n".join([*HEAD, *(rows[gate] for gate in ordered), "", f"Last run on {_machine()}."])
 
 
 def write(page: Path, results: Sequence[GateResult]) -> None:
-    """Put the table between the marks of a page. Raises ValueError when the page has none."""
+    """Put the rows between the marks of a page. Raises ValueError when the page has no marks."""
     text = page.read_text(encoding="utf-8")
     start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    page.write_text(f"{text[:start]}\n\n{table(results)}\n\n{text[stop:]}", encoding="utf-8")
+    older = [line for line in text[start:stop].splitlines() if line.startswith("| ") and line not in HEAD]
+    page.write_text(f"{text[:start]}\n{table(results, older)}\n{text[stop:]}", encoding="utf-8")
+
+
+def _gate(row: str) -> str:
+    return row.split("|")[1].strip()
 
 
 def _row(result: GateResult) -> str:
