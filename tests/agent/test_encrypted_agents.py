@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from agentmem.agent import AgentMemory
 from agentmem.cli.app import app
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import ArchiveError, InputError, KeyNeededError, WrongKeyError
+from agentmem.errors import ArchiveError, InputError, KeyNeededError, StoreError, WrongKeyError
 from agentmem.store import DiskHome, InMemoryHome, MemoryKey
 from support.tiny_language_model import SMALL, language_model
 
@@ -200,3 +200,40 @@ def test_the_environment_names_the_key(
     AgentMemory.resume("eve", model=model, home=home, config=SMALL).close()
     with pytest.raises(WrongKeyError):
         AgentMemory.resume("eve", model=model, home=home, key=KEY)
+
+
+def test_what_is_made_of_an_encrypted_agent_is_encrypted(tmp_path: Path, model: LanguageModel) -> None:
+    """A rebuild equals that of a plain agent; a re-encoded one is locked too; what is damaged is said."""
+    found = []
+    for name, key in (("plain", None), ("locked", KEY)):
+        memory = live(tmp_path / name, model, key)
+        memory.forget(source=f"{SECRET}.txt", mode="rebuild")
+        memory.close()
+        with AgentMemory.resume("ada", model=model, home=tmp_path / name, key=key) as memory:
+            found.append(texts(memory))
+            assert memory.verify(deep=True).ok
+            assert not memory.repair().found
+            memory.reencode(model, agent_id="eve").close()
+            memory.reencode(model).close()
+        with AgentMemory.resume("eve", model=model, home=tmp_path / name, key=key) as eve:
+            found[-1].append([turn.messages for turn in eve.history()])
+    assert found[0] == found[1]
+    for agent_id in ("ada", "eve"):
+        with pytest.raises(KeyNeededError):
+            AgentMemory.resume(agent_id, model=model, home=tmp_path / "locked")
+    assert not any(
+        b"How far" in one.read_bytes() for one in (tmp_path / "locked").rglob("*") if one.is_file()
+    )
+    segment = next((tmp_path / "locked").glob("agents/*/kv/*"))
+    data = bytearray(segment.read_bytes())
+    data[8192:60000:7] = bytes(len(data[8192:60000:7]))
+    segment.write_bytes(data)
+    names = [info.agent_id for info in AgentMemory.list(tmp_path / "locked", key=KEY)]
+    damaged = 0
+    for name in names:
+        with AgentMemory.resume(name, model=model, home=tmp_path / "locked", key=KEY) as memory:
+            if not memory.verify(deep=True).ok:
+                damaged += 1
+                with pytest.raises(StoreError, match="encrypted and damaged"):
+                    memory.repair()
+    assert damaged == 1
