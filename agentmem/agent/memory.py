@@ -516,7 +516,7 @@ class AgentMemory:
             if not isinstance(wanted, LanguageModel):
                 wanted = LanguageModel.load(wanted, device=device, dtype=dtype)
             name = self.agent_id if agent_id is None else agent_id
-            make_draft(self._store, self._home, name, wanted, config or self._config, on_progress)
+            make_draft(self._store, self._home, agent_id, wanted, config or self._config, on_progress)
             over = None
             if agent_id is None:
                 head = self._store.head

@@ -52,18 +52,22 @@ class Step:
 def make_draft(
     store: Store,
     home: Home,
-    new_id: str,
+    new_id: str | None,
     model: LanguageModel,
     config: MemoryConfig,
     on_progress: Progress | None,
 ) -> None:
-    """Make the new agent in the workshop of the old one, or finish one that was begun. Raises what turns raise."""
-    if new_id != store.identity.agent_id and home.exists(new_id):
+    """Make the new agent in the workshop of the old one, or finish one that was begun; None: under its name.
+
+    Raises AgentExistsError, and what turns raise.
+    """
+    if new_id is not None and home.exists(new_id):
         raise AgentExistsError(f"there is an agent {new_id!r} already; choose another name")
     model.check(config)
     marks = store.upkeep.marks()
     steps = list(_steps(store.turns(), marks, model))
-    draft = _opened(store, home, new_id, model, config, steps)
+    name = store.identity.agent_id if new_id is None else new_id
+    draft = _opened(store, home, name, model, config, steps)
     try:
         writer = Writer(draft, model, config, steps)
         for step in steps[draft.turn_count :]:

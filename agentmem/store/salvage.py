@@ -33,8 +33,9 @@ from agentmem.store.salvage_rows import SavedTable, mend_header, saved_tables
 from agentmem.store.salvage_tree import Row, gaps, lost_turns, rooted, stand_in
 from agentmem.store.schema import create_database
 from agentmem.store.search import spoken_words
-from agentmem.store.segment import SegmentSet
+from agentmem.store.segment import SegmentSet, segment_spec
 from agentmem.store.staging import Staging
+from agentmem.store.tensor_file import flaw_of
 
 _NEVER = ("_sqlite_migrations", "sqlite_sequence", "tallies")
 _FIRST = ("identity", "turns", "segments")
@@ -335,7 +336,15 @@ class _Salvage:
                 for row in extents
                 if row["turn"] in gone
             ]
-        return rows
+        spec = segment_spec(_layout(self._identity), int(self._identity["segment_tokens"]))
+        usable = {
+            number
+            for number in {row["segment"] for row in rows}
+            if flaw_of(self._folder / "kv" / f"{number:06d}.safetensors", spec) is None
+        }
+        return [
+            row for row in rows if row["segment"] in usable
+        ]  # an opening that cannot finish them would fail
 
     # -- writing --------------------------------------------------------------------------------------
 

@@ -175,6 +175,18 @@ def test_a_lost_write_ahead_log(home: DiskHome) -> None:
     check(home, report)
 
 
+def test_an_erasure_that_cannot_be_finished(home: DiskHome) -> None:
+    """Slots still to be overwritten, and their file is gone: the agent can be opened again."""
+    store = home.open("ada")
+    with store._index.transaction():
+        store._index.execute("INSERT INTO scrubs (segment, slot, count) VALUES (0, 0, 5)")
+    store.close()
+    (home._folder("ada") / "kv" / "000000.safetensors").unlink()
+    with pytest.raises(DamagedError):
+        home.open("ada")
+    check(home, home.salvage("ada"))
+
+
 def test_whose_it_is_must_be_known(home: DiskHome) -> None:
     """Without its identity nothing is made up: DamagedError, and the files are as they were."""
     spoil(home, "DELETE FROM identity")
