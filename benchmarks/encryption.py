@@ -13,11 +13,17 @@ import json
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from agentmem import AgentMemory, LanguageModel, MemoryKey
+import torch
 
+from agentmem import AgentMemory, LanguageModel, MemoryKey
+from agentmem.store import DiskHome, NewTurn, Store
+
+AT = "2026-01-01T00:00:00+00:00"
+TURN_TOKENS = 120
 TEXT = "The quick brown fox jumps over the lazy dog. How far is it? About 12 km, and back again. " * 4
 
 
@@ -63,13 +69,47 @@ def measure(model: LanguageModel, turns: int) -> list[dict[str, float | str]]:
             "opening": reopen,
             "the first turn after it": lambda kind: agents[kind].chat(TEXT, max_new_tokens=16),
         }
+        stores = {kind: _store(model, home, key) for kind, (home, key) in homes.items()}
         rows = [
             _row(name, step, turns if name == "a turn" else max(3, turns // 4))
             for name, step in steps.items()
         ]
-        for agent in agents.values():
-            agent.close()
+        commits = _row("storing such a turn", lambda kind: _commit(stores[kind]), 4 * turns)
+        rows.append(commits)
+        extra = float(commits["encrypted_ms"]) - float(commits["plain_ms"])
+        turn = float(rows[0]["plain_ms"])
+        rows.append(
+            {
+                "what": "a turn, by that",
+                "plain_ms": turn,
+                "encrypted_ms": turn + extra,
+                "ratio": 1 + extra / turn,
+            }
+        )
+        for one in (*agents.values(), *stores.values()):
+            one.close()
     return rows
+
+
+def _store(model: LanguageModel, home: Path, key: MemoryKey | None) -> Store:
+    """An agent without a model, of the model's shapes."""
+    return DiskHome(home, key=key).create(
+        "shapes", fingerprint={}, layout=model.layout, model="none", facts={}
+    )
+
+
+def _commit(store: Store) -> None:
+    """A turn's keys and values in, read once, and committed."""
+    layout, start = store.log.layout, store.log.committed
+    store.begin()
+    keys = [torch.ones(heads, TURN_TOKENS, dim, dtype=layout.dtype) for heads, dim in layout.layers]
+    store.log.append(keys, keys)
+    for layer, (heads, dim) in enumerate(layout.layers):
+        out = torch.empty(heads, TURN_TOKENS, dim, dtype=layout.dtype)
+        store.log.read(layer, start, start + TURN_TOKENS, out, out)
+    store.commit(
+        NewTurn(uuid.uuid4().hex, "append", [{"role": "user", "content": TEXT}], [1] * TURN_TOKENS, None, AT)
+    )
 
 
 def _row(name: str, step: Callable[[str], object], times: int) -> dict[str, float | str]:

@@ -34,6 +34,8 @@ VERBS = [
     "verify",
     "release",
     "quarantine",
+    "new-key",
+    "change-key",
     "reencode",
     "repair",
     "rm",
