@@ -35,7 +35,7 @@ from agentmem.store.mended import SalvageReport
 from agentmem.store.names import checked_id, folder_name
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.placing import clear, place, replace
-from agentmem.store.salvage import salvaged
+from agentmem.store.salvaging import salvaged
 from agentmem.store.schema import open_database
 from agentmem.store.segment import segment_spec
 from agentmem.store.vault import EncryptedVault, encrypt_new, vault_of

@@ -11,22 +11,19 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from agentmem.config import MemoryConfig
-from agentmem.errors import DamagedError, StoreError
+from agentmem.errors import DamagedError
 from agentmem.memory.source import KVLayout
-from agentmem.store.disk import DiskStore
 from agentmem.store.extents import Extent
 from agentmem.store.failures import typed
 from agentmem.store.files import make_folder, opened, sync_file, sync_folder
-from agentmem.store.lock import WriterLock
 from agentmem.store.mark import CommitMark
 from agentmem.store.mended import SalvageReport
 from agentmem.store.salvage_rows import SavedTable, mend_header, saved_tables
@@ -70,52 +67,6 @@ def salvage(folder: Path, agent_id: str, workshop: Path, *, dry_run: bool) -> Sa
             return report
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
-
-
-def salvaged(
-    opened: Callable[[], DiskStore],
-    folder: Path,
-    agent_id: str,
-    workshop: Path,
-    *,
-    plain: bool,
-    dry_run: bool,
-) -> SalvageReport:
-    """Salvage an agent if it needs it, then set aside what cannot be checked; ``opened`` opens it for writing."""
-    store = _sound(opened)
-    if store is None:
-        if not plain:
-            raise StoreError(
-                f"agent {agent_id!r} is encrypted: nothing of its index can be salvaged; restore an export"
-            )
-        lock = WriterLock(folder / "lock", agent_id)
-        try:
-            report = salvage(folder, agent_id, workshop, dry_run=dry_run)
-        finally:
-            lock.release()
-        if dry_run:
-            return report
-        store = opened()
-    else:
-        report = SalvageReport(dry_run, [], sorted(turn.id for turn in store.every_turn()))
-    try:
-        return replace(report, repair=store.repair(lambda _: (), dry_run=dry_run))
-    finally:
-        store.close()
-
-
-def _sound(opened: Callable[[], DiskStore]) -> DiskStore | None:
-    """The agent, open, if its index is as it was written."""
-    try:
-        store = opened()
-    except StoreError as error:
-        if type(error) in (DamagedError, StoreError):  # SQLite does not always know damage when it meets it
-            return None
-        raise
-    if any(finding.file == "agent.db" and not finding.turns for finding in store.verify().findings):
-        store.close()
-        return None
-    return store
 
 
 class _Salvage:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agentmem.errors import DamagedError
-from agentmem.store import DiskHome
+from agentmem.errors import DamagedError, StoreError
+from agentmem.store import DiskHome, MemoryKey
 from agentmem.store.mended import SalvageReport
 from support.encoding import again
 from support.killing import killed
@@ -185,6 +185,23 @@ def test_an_erasure_that_cannot_be_finished(home: DiskHome) -> None:
     with pytest.raises(DamagedError):
         home.open("ada")
     check(home, home.salvage("ada"))
+
+
+def test_an_encrypted_index_is_not_salvaged(tmp_path: Path) -> None:
+    """A sound one is left alone, a damaged one refused: what is lost of it cannot be told from what was never there."""
+    pytest.importorskip("cryptography")
+    home = DiskHome(tmp_path, segment_tokens=SEGMENT_TOKENS, key=MemoryKey.generate())
+    store = create(home)
+    add_turn(store, 1, 20)
+    store.close()
+    assert home.salvage("ada").ok
+    (path,) = home._folder("ada").glob("*.enc")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError):
+        home.salvage("ada")
+    assert path.read_bytes() == bytes(data)
 
 
 def test_whose_it_is_must_be_known(home: DiskHome) -> None:

@@ -1,0 +1,62 @@
+"""Salvage as a whole: only an index that needs it is built anew, then K/V that cannot be checked are set aside.
+
+Knows how an agent is opened and locked; what is left of an index is :mod:`agentmem.store.salvage`'s affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from agentmem.errors import DamagedError, StoreError
+from agentmem.store.disk import DiskStore
+from agentmem.store.lock import WriterLock
+from agentmem.store.mended import SalvageReport
+from agentmem.store.salvage import salvage
+
+
+def salvaged(
+    opened: Callable[[], DiskStore],
+    folder: Path,
+    agent_id: str,
+    workshop: Path,
+    *,
+    plain: bool,
+    dry_run: bool,
+) -> SalvageReport:
+    """Salvage an agent if it needs it, then set aside what cannot be checked; ``opened`` opens it for writing."""
+    store = _sound(opened)
+    if store is None:
+        if not plain:
+            raise StoreError(
+                f"agent {agent_id!r} is encrypted: nothing of its index can be salvaged; restore an export"
+            )
+        lock = WriterLock(folder / "lock", agent_id)
+        try:
+            report = salvage(folder, agent_id, workshop, dry_run=dry_run)
+        finally:
+            lock.release()
+        if dry_run:
+            return report
+        store = opened()
+    else:
+        report = SalvageReport(dry_run, [], sorted(turn.id for turn in store.every_turn()))
+    try:
+        return replace(report, repair=store.repair(lambda _: (), dry_run=dry_run))
+    finally:
+        store.close()
+
+
+def _sound(opened: Callable[[], DiskStore]) -> DiskStore | None:
+    """The agent, open, if its index is as it was written."""
+    try:
+        store = opened()
+    except StoreError as error:
+        if type(error) in (DamagedError, StoreError):  # SQLite does not always know damage when it meets it
+            return None
+        raise
+    if any(finding.file == "agent.db" and not finding.turns for finding in store.verify().findings):
+        store.close()
+        return None
+    return store
