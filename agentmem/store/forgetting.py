@@ -148,16 +148,14 @@ def scrubbed_sums(segments: SegmentSet, ranges: Iterable[SlotRange]) -> list[tup
 
 
 def scrub(segments: SegmentSet, slots: SlotRows, ranges: Sequence[SlotRange]) -> None:
-    """Overwrite the ranges with zeros, on the medium, and free them. A file shared with a fork is copied first.
-
-    A segment that holds nothing any more is left to be removed, if a fork has it too.
-    """
+    """Overwrite the ranges with zeros, on the medium, and free them. A file shared with a fork is copied first."""
     known = set(slots.segments())
     for segment, slot_ranges in _by_segment(ranges).items():
-        used = slots.used(segment)
-        if segment not in known or (not used and segments.shared(segment)):
+        gone = segment not in known  # its file is to be removed: overwritten first, unless a fork has it too
+        if gone and (segments.shared(segment) or flaw_of(segments.path(segment), segments.spec) is not None):
             continue
-        segments.own(segment, used)
+        if not gone:
+            segments.own(segment, slots.used(segment))
         writer = segments.writer(segment)
         try:
             writer.write_zeros(slot_ranges)

@@ -272,6 +272,7 @@ class InMemoryStore:
         here = {kept.turn.id for kept in self._path}
         gone = [turn_id for turn_id in self._agent.kept if turn_id not in here] if prune else []
         tokens = sum(len(self._agent.kept.pop(turn_id).ids) for turn_id in gone)
+        self._upkeep.note_dropped(None, gone, tokens)
         return CollectReport(len(gone), tokens, 0, tokens * self.identity.layout.bytes_per_token)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:

@@ -91,7 +91,9 @@ class InMemoryUpkeep:
             self._kept(turn_id)
         self._plan = plan_rebuild(turns, turn_ids, self._agent.head)
         self._staged = {}
-        self._keep_shared(self._agent.path(self._plan.head))
+        firsts = {parent for parent in self._plan.parents.values() if parent not in self._plan.parents}
+        for first in firsts:  # digests that any turn of the rebuild may write over
+            self._keep_shared(self._path(first))
         self._log.begin()
         self._grip.set_open(True)
         return list(self._plan.todo)

@@ -100,7 +100,10 @@ class Rebuild:
             with parts.index.transaction():
                 self._write()
                 parts.upkeep.add_audit(reason, living, tokens)
-                eraser.list_work(self._freed, pages)
+                empty = [number for number in parts.slots.segments() if not parts.slots.used(number)]
+                for number in empty:  # its file goes, or stays with a fork as it is
+                    parts.slots.remove_segment(number)
+                eraser.list_work(self._freed, [page for page in pages if page[0] not in empty])
         except BaseException:  # the tables of checksums speak of what was not committed: read them anew
             for staged in self._staged.values():
                 for extent in staged.extents:
@@ -117,7 +120,8 @@ class Rebuild:
         try:
             eraser.finish()
             with parts.index.transaction():
-                trim(parts, sorted({range_.segment for range_ in self._freed}))
+                known = set(parts.slots.segments())
+                trim(parts, sorted({range_.segment for range_ in self._freed} & known))
             remove_orphans(parts.folder, parts.segments, parts.slots.segments())
         finally:
             self._at.renew()

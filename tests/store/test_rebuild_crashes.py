@@ -154,6 +154,20 @@ def test_a_fork_keeps_its_files(home: DiskHome) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("at", ["forgetting.scrub", "rebuilding.trim"])
+def test_a_kill_beside_a_fork(home: DiskHome, at: str) -> None:
+    """What only the fork needs now is left to it, and is not missed."""
+    home.fork("ada", "bob")
+    killed(
+        home, lambda store: (store.upkeep.begin_rebuild([1, 2, 3, 4]), store.upkeep.commit_rebuild(WHY)), at
+    )
+    for name, wanted in (("ada", None), ("bob", OLD)):
+        store = home.open(name)
+        assert store.log.length == 0 if wanted is None else same(contents(store.log), wanted)
+        assert store.verify(deep=True).ok
+        store.close()
+
+
 def test_damage_beside_what_goes_stops_it(home: DiskHome) -> None:
     """A page that also holds tokens that stay is checked before it is written to: nothing has changed."""
     path = next((home.home / "agents").glob("*/kv/000000.safetensors"))
