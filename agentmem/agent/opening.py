@@ -15,7 +15,13 @@ from pathlib import Path
 from agentmem.config import MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import AgentExistsError, AgentNotFoundError, ConfigError, FingerprintMismatchError
+from agentmem.errors import (
+    AgentExistsError,
+    AgentNotFoundError,
+    ConfigError,
+    DamagedError,
+    FingerprintMismatchError,
+)
 from agentmem.store.base import AgentIdentity, Home, Store
 
 CONFIG_NOTE = "config"
@@ -124,7 +130,10 @@ def _create(asked: Asked) -> Opened:
 
 def _settle_config(asked: Asked, store: Store, model: ModelRef) -> MemoryConfig:
     """The given configuration, else the stored one; chunk_tokens stays what it was at creation."""
-    stored = MemoryConfig(**(store.noted(CONFIG_NOTE) or {}))
+    noted = store.noted(CONFIG_NOTE) or {}
+    if not isinstance(noted, dict):
+        raise DamagedError(asked.agent_id, "agent.db", f"note {CONFIG_NOTE!r}", "it is not a set of options")
+    stored = MemoryConfig(**noted)
     config = asked.config or stored
     fixed = store.identity.facts["chunk_tokens"]
     if config.chunk_tokens != fixed:

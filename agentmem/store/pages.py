@@ -62,7 +62,9 @@ class PageTable:
         cells = rows >> 5  # // PAGE_SLOTS
         due = unchecked[cells]
         if due.any():
-            self._check(tensor, np.unique(cells[due]))
+            wanted = np.zeros(len(unchecked), dtype=np.bool_)  # each once; sorting them would cost more
+            wanted[cells[due]] = True
+            self._check(tensor, np.flatnonzero(wanted))
 
     def check_slots(self, tensor: int, start: int, stop: int) -> None:
         """Check the pages of slots [start, stop), all heads. Raises DamagedError."""
@@ -166,11 +168,13 @@ class PageTable:
         size = self._file.row_bytes(tensor)
         starts = cells * (PAGE_SLOTS * size)
         stops = starts + filled * size
-        for number, (start, stop, expected) in enumerate(
-            zip(starts.tolist(), stops.tolist(), sums.tolist(), strict=True)
-        ):
-            if xxh3_64_intdigest(rows[start:stop]) != expected:
-                raise self._wrong(tensor, int(heads[number]), int(pages[number]))
+        found = [
+            xxh3_64_intdigest(rows[start:stop])
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        ]
+        wrong = np.flatnonzero(np.array(found, dtype=_SUM) != sums)
+        if len(wrong):
+            raise self._wrong(tensor, int(heads[wrong[0]]), int(pages[wrong[0]]))
         self.bytes_checked += int(filled.sum()) * size
         self._unchecked[tensor][cells] = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from faults.gate_bits import changed_bits
 from faults.gate_calls import faults_at_calls, faults_in_recovery
 from faults.gate_clock import clock_jumps
 from faults.gate_disk_full import disk_full
@@ -44,6 +45,11 @@ GATES = (
         "2 a fault at every call to the file system",
         lambda run: faults_at_calls(limit=40, agent_limit=15, seed=run.seed, jobs=run.jobs),
         lambda run: faults_at_calls(limit=ALL, agent_limit=400, seed=run.seed, jobs=run.jobs),
+    ),
+    Gate(
+        "3 changed bits, lost ends and noise",
+        lambda run: changed_bits(bits=1_200, cuts=300, noise=300, seed=run.seed, jobs=run.jobs),
+        lambda run: changed_bits(bits=40_000, cuts=4_000, noise=2_000, seed=run.seed, jobs=run.jobs),
     ),
     Gate(
         "4 power loss",

@@ -17,7 +17,8 @@ import torch
 from agentmem.errors import AgentMemError
 from agentmem.memory.source import RuleState
 from agentmem.store import DiskHome, Store
-from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, add_turn, contents, create, kv, new_turn
+from agentmem.store.pages import PAGE_SLOTS
+from support.stores import DIGEST_BLOCKS, add_turn, contents, create, kv, new_turn
 
 KIND = "rule"
 
@@ -26,7 +27,7 @@ class LivedIn:
     """An agent that has been through much, as the bytes of its files; ``wal``: as a killed writer leaves it."""
 
     def __init__(self, home: Path, *, wal: bool) -> None:
-        self.home = DiskHome(home, segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
+        self.home = DiskHome(home, segment_tokens=PAGE_SLOTS, digest_blocks=DIGEST_BLOCKS)
         store = create(self.home)
         live(store)
         self.folder = self.home._folder("ada")
@@ -60,7 +61,7 @@ class LivedIn:
         store = self.home.open("ada")
         try:
             found = answers(store, "before")
-            add_turn(store, 50, 40, blocks=1)
+            add_turn(store, 50, 30, blocks=1)
         finally:
             store.close()
         store = self.home.open("ada")
@@ -83,25 +84,25 @@ class LivedIn:
 def live(store: Store) -> None:
     """Turns of every sort."""
     store.digests.select("mean")
-    with_state(store, 1, 40)
-    add_turn(store, 2, 30, blocks=1, source="notes.txt", part=0)
-    add_turn(store, 3, 30, blocks=1, source="notes.txt", part=1)
+    with_state(store, 1, 9)
+    add_turn(store, 2, 8, blocks=1, source="notes.txt", part=0)
+    add_turn(store, 3, 8, blocks=1, source="notes.txt", part=1)
     store.begin("state-2")
-    store.log.append(*kv(4, 20))
-    store.commit(new_turn(4, 20, state_id="elsewhere"))
+    store.log.append(*kv(4, 3))
+    store.commit(new_turn(4, 3, state_id="elsewhere"))
     store.rewind("state-3")
-    gone = add_turn(store, 5, 10, messages=[{"role": "user", "content": "a secret"}])
-    with_state(store, 6, 33)
+    gone = add_turn(store, 5, 4, messages=[{"role": "user", "content": "a secret"}])
+    with_state(store, 6, 7)
     store.forget([gone.id])
     store.note("config", {"sink_tokens": 4})
-    store.note("another", ["x" * 300])
+    store.note("another", ["x" * 30])
 
 
 def last_turns(store: Store) -> None:
     """Turns that are in the write-ahead log alone."""
-    add_turn(store, 7, 9, receipt={"seconds": 1.5})
+    add_turn(store, 7, 5, receipt={"seconds": 1.5})
     store.note("config", {"sink_tokens": 8})
-    with_state(store, 8, 12)
+    with_state(store, 8, 6)
 
 
 def with_state(store: Store, seed: int, count: int) -> None:
