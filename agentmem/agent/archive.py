@@ -193,7 +193,7 @@ def _build(
     )
     try:
         store.note(CONFIG_NOTE, archive.config.model_dump())
-        store.note(QUARANTINE_NOTE, archive.manifest.get("quarantine"))
+        store.note(QUARANTINE_NOTE, archive.manifest.get("quarantine") or [])
         if archive.manifest["kv"]:
             _fill_from_file(store, archive, on_progress)
         else:
