@@ -149,7 +149,12 @@ class TensorFile:
         return DamagedError(self.agent_id, self.label, where, detail)
 
     def check_size(self) -> None:
-        """Raise DamagedError if the file was truncated since it was mapped (touching it would SIGBUS)."""
+        """Raise DamagedError if the file was truncated since it was mapped (touching it would SIGBUS).
+
+        Asked before every copy and every hash. Reading with pread would need no asking, but takes eleven times as
+        long (3 x 1,024 rows in runs of 32: 112 us, not 10). What remains is somebody else cutting the file off in
+        the microseconds between this and the copy: nothing of ours ever shortens a file that is in use.
+        """
         size = self._map.size()
         if size != self.spec.size:
             raise self.damaged(
