@@ -21,6 +21,8 @@ from agentmem.memory.selectors import QUERY_ROWS
 
 CANDIDATES = 4
 """Times as many candidates as blocks are chosen."""
+ACROSS_PERCENT = 30
+"""Part of the places that may go to blocks beyond an edge, rounded down."""
 
 
 @dataclass
@@ -162,20 +164,23 @@ class SparseOracle:
         q_raw: Tensor,
         scaling: float,
     ) -> list[int]:
-        """Mean keys pick 4 K candidates, true attention mass picks K; each query has one vote."""
-        group = spec.num_q_heads // spec.num_kv_heads
-        keys = {
-            b: torch.stack([self._past[spec.index].keys[t][head] for t in blocks[b] if t not in self.dead])
-            for b in living
-        }
+        """Mean keys pick 4 K candidates; most places go by true attention mass, the others beyond edges it leans to."""
+        group, past = spec.num_q_heads // spec.num_kv_heads, self._past[spec.index]
+        keys = {b: {t: past.keys[t][head] for t in blocks[b] if t not in self.dead} for b in living}
         votes = []
         for g in range(group):
             rows = [*(q[head * group + g] for q in self._newest[spec.index]), *q_raw[head * group + g]]
             votes += [self._vector(spec, row, scaling) for row in _averaged(rows)]
-        means = [{b: float(k.mean(0) @ q) for b, k in keys.items()} for q in votes]
-        best = _elect(means, CANDIDATES * K)
-        masses = [{b: float(torch.logsumexp(keys[b] @ q, 0)) for b in best} for q in votes]
-        return sorted(_elect(masses, K))
+        means = {b: torch.stack(list(found.values())).mean(0) for b, found in keys.items()}
+        coarse = _elect([{b: float(mean @ q) for b, mean in means.items()} for q in votes])
+        candidates = _fullest(coarse)[: CANDIDATES * K]
+        tokens = {t: key for b in candidates for t, key in keys[b].items()}
+        mass = _elect([{t: float(key @ q) for t, key in tokens.items()} for q in votes])
+        order = _fullest({b: sum(mass.get(t, 0.0) for t in blocks[b]) for b in candidates})
+        top = order[: K - K * ACROSS_PERCENT // 100]
+        beyond = [b for b in _fullest(_claims(top, blocks, mass)) if b in living and b not in top]
+        rest = [b for b in order if b not in top and b not in beyond]
+        return sorted([*top, *beyond, *rest][:K])
 
     def _vector(self, spec: LayerSpec, row: Tensor, scaling: float) -> Tensor:
         """A query as it meets raw keys: turned to the window's distance, scaled."""
@@ -211,12 +216,30 @@ def _averaged(rows: list[Tensor]) -> list[Tensor]:
     return [torch.stack(rows[i : i + run]).mean(0) for i in range(0, len(rows), run)]
 
 
-def _elect(scores: list[dict[int, float]], places: int) -> list[int]:
-    """Every query shares one vote among the blocks by softmax; the fullest win, newest first."""
-    total = dict.fromkeys(scores[0], 0.0)
-    for logits in scores:
-        highest = max(logits.values())
-        weight = {b: math.exp(x - highest) for b, x in logits.items()}
-        for b in total:
-            total[b] += weight[b] / sum(weight.values())
-    return sorted(total, key=lambda b: (-total[b], -b))[:places]
+def _elect(logits: list[dict[int, float]]) -> dict[int, float]:
+    """Every query shares one vote by softmax; the votes of all, added up."""
+    total = dict.fromkeys(logits[0], 0.0)
+    for row in logits:
+        highest = max(row.values())
+        weight = {name: math.exp(x - highest) for name, x in row.items()}
+        whole = sum(weight.values())
+        for name in total:
+            total[name] += weight[name] / whole
+    return total
+
+
+def _fullest(votes: dict[int, float]) -> list[int]:
+    """Those with most votes first, the newest among equals."""
+    return sorted(votes, key=lambda b: (-votes[b], -b))
+
+
+def _claims(top: list[int], blocks: list[range], mass: dict[int, float]) -> dict[int, float]:
+    """Blocks beside one whose nearest quarter holds more than half of its mass: the larger such quarter's mass."""
+    claims: dict[int, float] = {}
+    for b in top:
+        found = [mass.get(t, 0.0) for t in blocks[b]]
+        quarter = max(1, len(found) // 4)
+        for beside, edge in ((b - 1, sum(found[:quarter])), (b + 1, sum(found[-quarter:]))):
+            if edge > sum(found) / 2:
+                claims[beside] = max(edge, claims.get(beside, 0.0))
+    return claims
