@@ -55,7 +55,7 @@ pytest: $(STAMP)  ## the tests alone
 	@$(BIN)/agentmem models pull smollm2-135m </dev/null || echo "no smollm2-135m: its tests are not run"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile </dev/null
 
-# What cannot be tried on a machine (no C compiler, no root) is skipped with a reason, and fails where CI=true.
+# Without root one gate is skipped with the reason; without a C compiler all are, and that fails where CI=true.
 faults torture: export MALLOC_MMAP_THRESHOLD_ := 4294967296
 faults torture: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 faults: $(STAMP)  ## kills, full disks, failing calls and power cuts: the gates of docs/RELIABILITY.md (8 minutes on 2 cores)

@@ -2,8 +2,8 @@
 
     python -m faults [--long] [--only 1,4] [--jobs 2] [--seed 1] [--page docs/RELIABILITY.md]
 
-Prints one line for each gate and ends with 1 if anything failed. What cannot be tried here is skipped with the
-reason, and fails where CI=true.
+Prints one line for each gate and ends with 1 if anything failed. A gate that needs root is skipped with the reason
+without it; without a C compiler nothing can be tried, which is a failure where CI=true.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def _run(asked: argparse.Namespace) -> int:
             print(f"    {failure}", flush=True)
         if asked.page is not None:
             write(asked.page, results)
-    failed = any(result.found.failures for result in results)
-    skipped = any(result.found.skipped is not None for result in results)
-    return int(failed or (skipped and os.environ.get("CI") == "true"))
+    return int(any(result.found.failures for result in results))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from faults.gate_calls import faults_at_calls, faults_in_recovery
 from faults.gate_clock import clock_jumps
 from faults.gate_disk_full import disk_full
 from faults.gate_kills import kills
+from faults.gate_leaks import left_behind
 from faults.gate_power import power_loss
 from faults.gate_suites import suite
 from faults.results import Found
@@ -66,6 +67,19 @@ GATES = (
         lambda run: faults_in_recovery(limit=30, agent_limit=15, twice=60, seed=run.seed, jobs=run.jobs),
         lambda run: faults_in_recovery(limit=ALL, agent_limit=300, twice=2_000, seed=run.seed, jobs=run.jobs),
     ),
+    Gate(
+        "7 several processes and threads",
+        None,
+        lambda _: suite(
+            "one writer, any number of readers, forks, stale writers, many agents on one engine",
+            "store/test_locking.py",
+            "store/test_readers_beside_writers.py",
+            "langchain/test_processes.py",
+            "langchain/test_stress.py",
+            "security/test_many_at_once.py",
+        ),
+    ),
+    Gate("7 leaks", None, lambda _: left_behind(openings=10_000, turns=2_000)),
     Gate(
         "8 clock jumps",
         lambda run: clock_jumps(lives=2, seed=run.seed, jobs=run.jobs),
