@@ -23,7 +23,7 @@ from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.log import DiskTokenLog
 from agentmem.store.mended import RepairReport
-from agentmem.store.mending import Ways, repair
+from agentmem.store.mending import OLD_LOG, Ways, repair
 from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.slot_rows import SlotRows
@@ -362,6 +362,7 @@ class DiskStore:
 
     def _clear_leftovers(self) -> None:
         """Finish what a killed writer began, and remove files it never committed."""
+        (self._folder / OLD_LOG).unlink(missing_ok=True)  # of an index that was salvaged: this one is whole
         remove_orphans(self._folder, self._segments, self._slots.segments())
         self._eraser.finish_begun()
 

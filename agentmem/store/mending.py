@@ -28,6 +28,9 @@ from agentmem.store.staged_states import StagedRuleStates
 from agentmem.store.staging import Staging
 from agentmem.store.volatile_digests import VolatileDigestLog
 
+OLD_LOG = "agent.db-wal.damaged"
+"""Where a salvage puts the write-ahead log of a damaged index until the new index is in its place."""
+
 Ways = Callable[[Turn], Sequence[Encode]]
 """How a turn's K/V may be computed anew, best guess first; none without its model."""
 

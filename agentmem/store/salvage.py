@@ -26,6 +26,7 @@ from agentmem.store.failures import typed
 from agentmem.store.files import make_folder, opened, sync_file, sync_folder
 from agentmem.store.mark import CommitMark
 from agentmem.store.mended import SalvageReport
+from agentmem.store.mending import OLD_LOG
 from agentmem.store.salvage_rows import SavedTable, mend_header, saved_tables
 from agentmem.store.salvage_tree import Row, gaps, lost_turns, rooted, stand_in
 from agentmem.store.schema import create_database
@@ -39,7 +40,6 @@ _FIRST = ("identity", "turns", "segments")
 """Tables that others refer to."""
 _MADE = ("extents", "pages", "state", "set_aside", "digest_files", "notes", "scrubs", "words")
 """Tables whose rows are not simply taken over; digests are computed anew."""
-_ASIDE = ".damaged"
 
 
 def salvage(folder: Path, agent_id: str, workshop: Path, *, dry_run: bool) -> SalvageReport:
@@ -156,7 +156,7 @@ class _Salvage:
         """Rows of a copy of the index: nothing is done to the old files."""
         copy = self._workshop / "agent.db"
         shutil.copyfile(self._folder / "agent.db", copy)
-        for log in (self._folder / "agent.db-wal", self._folder / f"agent.db-wal{_ASIDE}"):
+        for log in (self._folder / "agent.db-wal", self._folder / OLD_LOG):
             if log.exists():
                 shutil.copyfile(log, self._workshop / "agent.db-wal")
                 break
@@ -314,7 +314,7 @@ class _Salvage:
         with opened(new, os.O_RDWR) as fd:
             sync_file(fd)
         if log.exists():
-            os.replace(log, self._folder / f"agent.db-wal{_ASIDE}")
+            os.replace(log, self._folder / OLD_LOG)
             sync_folder(self._folder)
         sync_folder(self._folder / "kv")
         os.replace(new, old)
@@ -322,7 +322,7 @@ class _Salvage:
         with suppress(FileNotFoundError):
             (self._folder / "agent.db-shm").unlink()
         with suppress(FileNotFoundError):
-            (self._folder / f"agent.db-wal{_ASIDE}").unlink()
+            (self._folder / OLD_LOG).unlink()
         sync_folder(self._folder)
 
 

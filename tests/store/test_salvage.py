@@ -204,6 +204,37 @@ def test_an_encrypted_index_is_not_salvaged(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes(data)
 
 
+@pytest.mark.parametrize("at", ["salvage.os.replace", "salvage.Path.unlink"])
+def test_the_old_log_goes(home: DiskHome, at: str) -> None:
+    """Killed before or after the new index took its place: nothing of the old one stays once the agent was opened."""
+    store = home.open("ada")
+    add_turn(store, 9, 29)
+    files = {
+        path: path.read_bytes() for path in home._folder("ada").glob("agent.db*") if path.suffix != ".db-shm"
+    }
+    store.close()
+    for path, data in files.items():
+        path.write_bytes(data)
+    home._folder("ada").joinpath("agent.db-shm").unlink(missing_ok=True)
+    spoil(home, "DELETE FROM turns WHERE id = 6")
+    log = home._folder("ada") / "agent.db-wal"
+    if not log.exists():
+        log.write_bytes(b"")
+    killed(home, lambda _: home.salvage("ada"), at, opens=False)
+    home.salvage("ada")
+    store = home.open("ada")
+    assert [turn.state_id for turn in store.turns()][4:] == [
+        "lost-6",
+        "state-6",
+        "state-7",
+        "state-8",
+        "state-9",
+    ]
+    assert store.verify(deep=True).ok
+    store.close()
+    assert not [path.name for path in home._folder("ada").iterdir() if "damaged" in path.name]
+
+
 def test_whose_it_is_must_be_known(home: DiskHome) -> None:
     """Without its identity nothing is made up: DamagedError, and the files are as they were."""
     spoil(home, "DELETE FROM identity")
