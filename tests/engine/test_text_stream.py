@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agentmem.engine.detokenize import ByteDetokenizer, WindowDetokenizer, detokenizer
@@ -59,6 +59,7 @@ def test_each_tokenizer_gets_its_way() -> None:
 def test_pieces_of_any_text_join_to_the_whole(name: str, text: str) -> None:
     """For ids of real text the pieces joined are the decoded whole, and each joined start is a start of it."""
     ids = ids_of(name, text)
+    assume(stop_of(name) not in ids)  # a text may spell out the token that ends the reply
     pieces, end = run(stream(name), ids)
     expected = decode(name, ids)
     shown = ""

@@ -178,9 +178,9 @@ def across_edges(leaning: float, percent: int) -> Callable[[Case, int], list[lis
     return choose
 
 
-DEFAULT = two_stage()
+TWO_STAGE = two_stage()
 STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
-    "two-stage": DEFAULT,
+    "two-stage": TWO_STAGE,
     "two-stage-2": two_stage(factor=2),
     "two-stage-8": two_stage(factor=8),
     "two-stage-cuboid": two_stage(coarse=arkvale_logit),
@@ -189,10 +189,10 @@ STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
     "two-stage-edges": across_edges(1 / 2, 30),
     "two-stage-edges-20": across_edges(3 / 8, 20),
     "two-stage-edges-even": across_edges(1 / 4, 20),
-    "two-stage-query-1": DEFAULT,
-    "two-stage-query-64": DEFAULT,
-    "two-stage-query-512": DEFAULT,
-    "two-stage-question": DEFAULT,
+    "two-stage-query-1": TWO_STAGE,
+    "two-stage-query-64": TWO_STAGE,
+    "two-stage-query-512": TWO_STAGE,
+    "two-stage-question": TWO_STAGE,
     "mean-key": one_stage(mean_logit),
     "mean-key-raw": one_stage(mean_logit, layer_raw),
     "cuboid-mean": one_stage(arkvale_logit),
@@ -229,7 +229,7 @@ def test_the_rules_of_one_view_differ() -> None:
         choices.setdefault(str(found), []).append(name)
 
     alike = [names for names in choices.values() if len(names) > 1]
-    assert alike == [[name for name in STATEMENTS if STATEMENTS[name] is DEFAULT]]
+    assert alike == [[name for name in STATEMENTS if STATEMENTS[name] is TWO_STAGE]]
 
 
 def test_every_rule_has_a_statement() -> None:
@@ -240,11 +240,11 @@ def test_every_rule_has_a_statement() -> None:
 def test_all_candidates_make_two_stages_exact() -> None:
     """When candidates cover every block only the second stage decides."""
     queries, keys_raw, flags = random_case(6, 40, dead=True)
-    exact, default = make_selector("exact"), make_selector("two-stage")
+    exact, two_stages = make_selector("exact"), make_selector("two-stage")
 
     assert torch.equal(
         exact.choose(queries, KeyBlocks(keys_raw, exact, flags), 10),
-        default.choose(queries, KeyBlocks(keys_raw, default, flags), 10),
+        two_stages.choose(queries, KeyBlocks(keys_raw, two_stages, flags), 10),
     )
 
 

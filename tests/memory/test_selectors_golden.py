@@ -1,4 +1,4 @@
-"""The default rule's choices stay what they were when its figures were taken."""
+"""The two-stage rule's choices stay what they were when its figures were taken."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_another_rule_for_one_turn_makes_its_own_digests(model: LanguageModel, t
 
 
 class Listening(TwoStage):
-    """The default rule, noting the queries it is asked with."""
+    """The two-stage rule, noting the queries it is asked with."""
 
     def __init__(self, *, query_rows: int = 16, keeps_question: bool = False) -> None:
         super().__init__(query_rows=query_rows, keeps_question=keeps_question)
