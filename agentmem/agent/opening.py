@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentmem.agent.provenance import QUARANTINE_NOTE
 from agentmem.config import MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
 from agentmem.engine.model import LanguageModel
@@ -122,6 +123,7 @@ def _create(asked: Asked) -> Opened:
     )
     try:
         store.note(CONFIG_NOTE, config.model_dump())
+        store.note(QUARANTINE_NOTE, [])  # each turn asks for it, and a note that is missing is looked for
     except BaseException:
         store.close()
         raise
@@ -145,6 +147,8 @@ def _settle_config(asked: Asked, store: Store, model: ModelRef) -> MemoryConfig:
         model.get().check(config)
         if config != stored:
             store.note(CONFIG_NOTE, config.model_dump())
+        if store.noted(QUARANTINE_NOTE) is None:
+            store.note(QUARANTINE_NOTE, [])
     return config
 
 
