@@ -258,7 +258,9 @@ def test_an_empty_agent_moves(home: Home, model: LanguageModel, other: LanguageM
         assert moved.chat("Hi", max_new_tokens=2).text is not None
 
 
-def test_an_encrypted_agent_stays_encrypted(tmp_path: Path, model: LanguageModel, other: LanguageModel) -> None:
+def test_an_encrypted_agent_stays_encrypted(
+    tmp_path: Path, model: LanguageModel, other: LanguageModel
+) -> None:
     """Its words are in no file of the home in the clear, neither before nor after; the same key opens it."""
     pytest.importorskip("cryptography")
     key = MemoryKey.generate()
