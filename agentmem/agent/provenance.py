@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from agentmem.agent.places import end_of
 from agentmem.agent.receipts import Quarantined, QuarantineReceipt
-from agentmem.errors import InputError
+from agentmem.errors import DamagedError, InputError
 from agentmem.memory.blocks import joined_ranges
 from agentmem.store.base import Origin, Store
 from agentmem.store.origins import MAX_TRUST_CHARACTERS
@@ -139,8 +139,15 @@ def checked_source(source: str | None) -> str | None:
 
 
 def quarantined(store: Store) -> list[Quarantined]:
-    """The sources in quarantine, oldest first."""
-    return [Quarantined(**row) for row in store.noted(QUARANTINE_NOTE) or ()]
+    """The sources in quarantine, oldest first. Raises DamagedError."""
+    noted = store.noted(QUARANTINE_NOTE) or ()
+    try:
+        return [Quarantined(**row) for row in noted]
+    except TypeError as error:
+        where = f"note {QUARANTINE_NOTE!r}"
+        raise DamagedError(
+            store.identity.agent_id, "agent.db", where, "it is not a list of sources"
+        ) from error
 
 
 def quarantine(store: Store, source: str, reason: str | None, when: datetime) -> QuarantineReceipt:

@@ -10,7 +10,7 @@ import pytest
 from agentmem.agent import AgentMemory, Reply
 from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import ArchiveError, InputError, ReadOnlyError
+from agentmem.errors import ArchiveError, DamagedError, InputError, ReadOnlyError
 from agentmem.store import DiskHome, InMemoryHome
 from agentmem.store.base import Home
 from support.scripted import Scripted
@@ -295,3 +295,12 @@ def _rewritten(path: Path, old: bytes, new: bytes) -> Path:
             assert old in data or name != "turns.jsonl"
             changed.writestr(name, data.replace(old, new))
     return target
+
+
+@pytest.mark.parametrize("noted", [3, ["page"], [{"source": "page"}], {"a": 1}])
+def test_a_note_that_is_no_quarantine_is_damage(home: Home, model: LanguageModel, noted: Any) -> None:
+    """A typed error instead of a turn that listens to everybody."""
+    memory = opened(home, model)
+    memory._store.note("quarantine", noted)
+    with pytest.raises(DamagedError, match="quarantine"):
+        memory.chat("Hello", max_new_tokens=1)
