@@ -243,7 +243,9 @@ def create_database(path: Path) -> Database:
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _migrate(db, "")
-    db.execute("PRAGMA journal_mode = WAL")
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":  # SQLite reports a disk that fails just here in no other way
+        raise sqlite3.OperationalError(f"the journal mode stays {mode!r}")
     _seal(db, read_only=False)
     return db
 
