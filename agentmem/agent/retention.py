@@ -70,15 +70,18 @@ def apply_retention(
     time = moment(quota.at)
     ends = {number: mark.expires_at for number, mark in marks.items() if mark.expires_at is not None}
     due = [turn for turn in living if turn.id in ends and datetime.fromisoformat(ends[turn.id]) <= time]
-    expired = [turn for turn in due if turn.id not in pinned | held]
-    stays = [turn for turn in living if turn not in expired]
-    over = _over(stays, pinned | held, quota, store.log.layout.bytes_per_token)
+    kept = pinned | held
+    expired = [turn for turn in due if turn.id not in kept]
+    ended = {turn.id for turn in expired}
+    stays = [turn for turn in living if turn.id not in ended]
+    over = _over(stays, kept, quota, store.log.layout.bytes_per_token)
     gone = sorted([*expired, *over], key=lambda turn: turn.id)
     receipt = RetentionReceipt(
         expired=[turn.id for turn in expired],
         over_quota=[turn.id for turn in over],
         tokens=sum(turn.stop - turn.start for turn in gone),
-        tokens_left=sum(turn.stop - turn.start for turn in stays if turn not in over),
+        tokens_left=sum(turn.stop - turn.start for turn in stays)
+        - sum(turn.stop - turn.start for turn in over),
         pinned=sorted(pinned),
         needs_rebuild=[turn.id for turn in due if turn.id in held - pinned],
         dry_run=dry_run,
