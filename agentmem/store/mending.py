@@ -301,8 +301,3 @@ class Mender:
             return "agent.db"  # where they lay was written there, and is lost
         path = self._parts.segments.path(segment)
         return f"{path.parent.name}/{path.name}"
-
-
-def no_ways(turn: Turn) -> Sequence[Encode]:
-    """Nothing can be computed: damaged tokens are set aside."""
-    return ()
