@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults import children
+from faults.every_bit import everything
 from faults.results import Found
 from faults.trees import scratch
 from support.flipping import LivedIn
@@ -54,6 +55,16 @@ def changed_bits(*, bits: int, cuts: int, noise: int, seed: int, jobs: int) -> F
         chunks += [Chunk(wal, tuple(chosen[at : at + CHUNK])) for at in range(0, len(chosen), CHUNK)]
     on = f"{bits:,} bits and {cuts:,} lengths of {there:,}, {noise:,} files of noise; closed, and killed with a log"
     return Found(tried, children.spread(chunks, _tried, jobs), on)
+
+
+def every_bit(*, seed: int, jobs: int) -> Found:
+    """Each bit and each length there is, as a reader sees them; see :mod:`faults.every_bit`."""
+    tried, failures = everything(seed=seed, jobs=jobs)
+    on = (
+        f"{tried.alone:,} bits changed alone and {tried.grouped:,} of zero bytes 64 at a time, then opened and all of it "
+        f"read; {tried.logged:,} of the log shown to SQLite first; {tried.lengths:,} lengths; closed, and killed"
+    )
+    return Found(tried.cases, failures, on)
 
 
 def _bits(data: bytes) -> Iterator[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from faults.gate_bits import changed_bits
+from faults.gate_bits import changed_bits, every_bit
 from faults.gate_calls import faults_at_calls, faults_in_recovery
 from faults.gate_clock import clock_jumps
 from faults.gate_disk_full import disk_full
@@ -52,6 +52,7 @@ GATES = (
         lambda run: changed_bits(bits=1_200, cuts=300, noise=300, seed=run.seed, jobs=run.jobs),
         lambda run: changed_bits(bits=40_000, cuts=4_000, noise=2_000, seed=run.seed, jobs=run.jobs),
     ),
+    Gate("3 every bit, every length", None, lambda run: every_bit(seed=run.seed, jobs=run.jobs)),
     Gate(
         "4 power loss",
         lambda run: power_loss(tries=1, nested=2, limit=2_500, seed=run.seed, jobs=run.jobs),
