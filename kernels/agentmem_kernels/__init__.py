@@ -1,9 +1,28 @@
-"""Attention over keys that already carry their positions. Depends on torch alone; knows nothing of agentmem.
+"""Attention, and what brings blocks of a long memory before it. Depends on torch, and on Triton where it is there.
 
-:func:`attend` is the fast path, :func:`agentmem_kernels.reference.attend` the specification it is
-tested against. Both take (B, H, T, D) tensors and know neither caches nor models.
+:func:`attend` attends to keys that already carry their positions; :func:`rotate_into` and :func:`enter` give them;
+:func:`block_masses` and :func:`best_blocks` score and choose blocks. :mod:`agentmem_kernels.reference` is the
+specification they are tested against. All take plain tensors and know neither caches nor models nor agentmem.
+Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 """
 
+from agentmem_kernels.backends import Backend, BackendError, accelerated
 from agentmem_kernels.fast import attend
+from agentmem_kernels.masses import block_masses
+from agentmem_kernels.placing import Kept, enter, rotate_into
+from agentmem_kernels.ranking import best_blocks, sort_keys
+from agentmem_kernels.rotation import Rotation
 
-__all__ = ["attend"]
+__all__ = [
+    "Backend",
+    "BackendError",
+    "Kept",
+    "Rotation",
+    "accelerated",
+    "attend",
+    "best_blocks",
+    "block_masses",
+    "enter",
+    "rotate_into",
+    "sort_keys",
+]

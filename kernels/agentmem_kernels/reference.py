@@ -1,6 +1,6 @@
-"""The specification: softmax attention written out in fp32. Slow and obvious; the fast path must agree.
+"""The specification of every kernel, written out. Slow and obvious; the fast paths must agree.
 
-Every product and sum in fp32::
+Softmax attention, every product and sum in fp32::
 
     score = scaling * q . k
     score = softcap * tanh(score / softcap)                                  when given (Gemma 2)
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agentmem_kernels._shapes import check
+from agentmem_kernels.rotation import Rotation
 
 
 def attend(
@@ -48,3 +49,60 @@ def attend(
         scores = torch.cat([scores, column], dim=-1)
     share = torch.softmax(scores, dim=-1)[..., : keys.shape[2]]
     return torch.matmul(share, values_all).to(q.dtype)
+
+
+def rotated(rotation: Rotation | None, x: Tensor, start: int) -> Tensor:
+    """Rotate x (H, T, D) to positions start, start + 1, ...; each step rounded as the table says.
+
+    One element at a time: ``x * C[p] + x[partner] * S[p]`` on the rotated dims, ``x * C[p]`` on the others.
+    """
+    if rotation is None:
+        return x.clone()
+    step = torch.float32 if rotation.in_fp32 else x.dtype
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for t in range(x.shape[1]):
+        for d in range(x.shape[2]):
+            one = x[:, t, d].to(step) * rotation.C[start + t, d]
+            if d < rotation.width:
+                other = x[:, t, int(rotation.partner[d])].to(step) * rotation.S[start + t, d]
+                one = one + other
+            out[:, t, d] = one.to(x.dtype)
+    return out
+
+
+def block_masses(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    index: Tensor | None = None,
+    dead: Tensor | None = None,
+    quarter: int | None = None,
+) -> Tensor:
+    """See :func:`agentmem_kernels.masses.block_masses`: one softmax per row over all keys, in fp32, added up."""
+    Hkv, M, _ = queries.shape
+    parts = []
+    for head in range(Hkv):
+        blocks = keys[head] if index is None else keys[head][index[head]]  # (C, L, W)
+        logits = torch.einsum("mw,clw->mcl", queries[head].to(keys.dtype).float(), blocks.float())
+        if dead is not None:
+            logits = logits.masked_fill(dead[head], -torch.inf)
+        share = (
+            torch.softmax(logits.reshape(M, -1), dim=-1).reshape(logits.shape).nan_to_num(0.0).sum(0)
+        )  # (C, L)
+        size = share.shape[1]
+        shares = [share] if quarter is None else [share, share[:, :quarter], share[:, size - quarter :]]
+        parts.append(torch.stack([some.sum(1) for some in shares]))
+    return torch.stack(parts, dim=1)
+
+
+def best_blocks(scores: Tensor, num_best: int, *, alive: Tensor | None = None) -> Tensor:
+    """See :func:`agentmem_kernels.ranking.best_blocks`: sorted by (alive, score, number)."""
+    living = [True] * scores.shape[1] if alive is None else alive.tolist()
+    rows = []
+    for row in scores.tolist():
+        places = [
+            (lives, score if lives else 0, n)
+            for n, (lives, score) in enumerate(zip(living, row, strict=True))
+        ]
+        rows.append(sorted(n for _, _, n in sorted(places)[len(row) - num_best :]))
+    return torch.tensor(rows, dtype=torch.int64, device=scores.device).view(len(scores), num_best)

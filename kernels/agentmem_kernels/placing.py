@@ -1,0 +1,183 @@
+"""Bringing tokens into a working set: raw keys rotated to where they will stand, values beside them.
+
+:func:`rotate_into` serves tokens of the past, consecutive or chosen; :func:`enter` serves new ones, whose
+queries are rotated too and whose raw projections are kept for the log. Each is one launch by Triton, and the same
+bits as torch's operations, which are the specification. Knows no log and no working set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from agentmem_kernels.backends import Backend, first_that_runs
+from agentmem_kernels.rotation import Rotation, turned
+
+
+class Kept(NamedTuple):
+    """Where raw projections of new tokens are kept: (H, capacity, D) each, contiguous."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+def rotate_into(
+    keys: Tensor,
+    values: Tensor | None,
+    rotation: Rotation | None,
+    start: int,
+    keys_out: Tensor,
+    values_out: Tensor | None,
+    *,
+    tokens: Tensor | None = None,
+    backend: Backend = "auto",
+) -> None:
+    """Write keys, rotated to positions start, start + 1, ..., and values where they belong.
+
+    Args:
+        keys, values: (Hkv, S, D) raw; values may be None, when only keys move. The last dim is contiguous.
+        rotation: None for a layer without positions.
+        start: the first position.
+        keys_out, values_out: (Hkv, n, D), views of buffers with a contiguous last dim; do not overlap the inputs.
+        tokens: (Hkv, n) int64, contiguous, which of the S tokens per head, each in [0, S), which is not
+            checked on a GPU; None: all, in order.
+        backend: see :mod:`.backends`.
+
+    Raises:
+        ValueError: shapes, dtypes or positions do not fit.
+        BackendError: the backend asked for cannot run.
+    """
+    Hkv, count, D = keys_out.shape
+    _check_place(keys, values, rotation, start, keys_out, values_out, tokens)
+    if not count or not Hkv:
+        return
+
+    def by_triton() -> None:
+        from agentmem_kernels.on_triton import placing  # noqa: PLC0415  # only where Triton runs
+
+        placing.rotate_into(keys, values, rotation, start, keys_out, values_out, tokens)
+
+    def plain() -> None:
+        index = None if tokens is None else tokens[..., None].expand(Hkv, count, D)
+        keys_out.copy_(turned(rotation, keys if index is None else keys.gather(1, index), start))
+        if values is not None and values_out is not None:
+            values_out.copy_(values if index is None else values.gather(1, index))
+
+    first_that_runs("rotate_into", keys_out, backend, by_triton, plain)
+
+
+def enter(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotation: Rotation | None,
+    start: int,
+    keys_out: Tensor,
+    values_out: Tensor,
+    *,
+    kept: Kept | None = None,
+    at: int = 0,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Let T new tokens enter a working set at index and position ``start``; returns their rotated queries.
+
+    Args:
+        q: (Hq, T, D) raw queries. The last dim of all tensors is contiguous.
+        k, v: (Hkv, T, D), raw.
+        rotation: None for a layer without positions.
+        start: where they stand in the working set, and their position.
+        keys_out, values_out: (Hkv, capacity, D), contiguous: the whole buffers.
+        kept: where raw queries, keys and values are written from index ``at`` on, if they are kept.
+        backend: see :mod:`.backends`.
+
+    Returns:
+        (Hq, T, D) contiguous on Triton's path, in q's dtype; q itself may come back where nothing is rotated.
+
+    Raises:
+        ValueError: shapes, dtypes or positions do not fit.
+        BackendError: the backend asked for cannot run.
+    """
+    T = q.shape[1]
+    _check_enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
+
+    def by_triton() -> Tensor:
+        from agentmem_kernels.on_triton import placing  # noqa: PLC0415  # only where Triton runs
+
+        return placing.enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
+
+    def plain() -> Tensor:
+        if kept is not None:
+            for room, new in zip(kept, (q, k, v), strict=True):
+                room[:, at : at + T].copy_(new)
+        keys_out[:, start : start + T].copy_(turned(rotation, k, start))
+        values_out[:, start : start + T].copy_(v)
+        return turned(rotation, q, start)
+
+    return first_that_runs("enter", q, backend, by_triton, plain) if T else q
+
+
+def _check_place(
+    keys: Tensor,
+    values: Tensor | None,
+    rotation: Rotation | None,
+    start: int,
+    keys_out: Tensor,
+    values_out: Tensor | None,
+    tokens: Tensor | None,
+) -> None:
+    Hkv, count, D = keys_out.shape
+    rows = keys.shape[1] if tokens is None else count
+    if keys.ndim != 3 or (keys.shape[0], rows, keys.shape[2]) != (Hkv, count, D):
+        raise ValueError(f"keys: {tuple(keys.shape)} do not fit keys_out {tuple(keys_out.shape)}")
+    if keys.dtype != keys_out.dtype:
+        raise ValueError(f"keys: {keys.dtype} do not fit keys_out {keys_out.dtype}")
+    if (values is None) != (values_out is None):
+        raise ValueError("values and values_out: give both or neither")
+    pairs = ((values, keys), (values_out, keys_out))
+    if any(own is not None and own.shape != other.shape for own, other in pairs):
+        raise ValueError(f"values: expected {tuple(keys.shape)} into {tuple(keys_out.shape)}")
+    if tokens is not None and (tokens.shape != (Hkv, count) or not tokens.is_contiguous()):
+        raise ValueError(f"tokens: expected ({Hkv}, {count}), contiguous, got {tuple(tokens.shape)}")
+    _check_last(keys=keys, values=values, keys_out=keys_out, values_out=values_out)
+    if rotation is not None:
+        rotation.check(keys, start, count)
+
+
+def _check_enter(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotation: Rotation | None,
+    start: int,
+    keys_out: Tensor,
+    values_out: Tensor,
+    kept: Kept | None,
+    at: int,
+) -> None:
+    Hkv, capacity, D = keys_out.shape
+    T = q.shape[1]
+    if k.shape != (Hkv, T, D) or v.shape != k.shape or q.shape[2] != D:
+        raise ValueError(f"q, k, v: {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} do not fit together")
+    if values_out.shape != keys_out.shape or not keys_out.is_contiguous() or not values_out.is_contiguous():
+        raise ValueError(f"values_out: expected {tuple(keys_out.shape)}, both buffers contiguous")
+    if start < 0 or start + T > capacity:
+        raise ValueError(f"start: {start} + {T} tokens leave the buffer of {capacity}")
+    if kept is not None:
+        rooms = [tuple(room.shape) for room in kept]
+        if rooms != [(len(q), kept.keys.shape[1], D), rooms[1], rooms[1]] or rooms[1][0] != Hkv:
+            raise ValueError(f"kept: {rooms} do not fit {len(q)} and {Hkv} heads of {D}")
+        if at < 0 or at + T > rooms[1][1] or not all(room.is_contiguous() for room in kept):
+            raise ValueError(
+                f"kept: {at} + {T} tokens leave rooms of {rooms[1][1]}, or these are not contiguous"
+            )
+    _check_last(q=q, k=k, v=v)
+    if rotation is not None:
+        rotation.check(q, start, T)
+
+
+def _check_last(**tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+            raise ValueError(f"{name}: the last dim must be contiguous, got strides {tensor.stride()}")
