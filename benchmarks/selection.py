@@ -28,6 +28,7 @@ from agentmem.config import MemoryConfig
 from agentmem.memory.blocks import BlockGrid
 from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.choosing import average_rows
+from agentmem.memory.digest_view import DigestView
 from agentmem.memory.log_blocks import BlocksState, LogBlocks, digest_missing
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import QUERY_ROWS, Selector, make_selector
@@ -82,15 +83,16 @@ def main() -> int:
 
 def _measure(store: Store, selector: Selector, config: MemoryConfig, repeats: int, token_ms: float) -> Cost:
     grid = BlockGrid(config.sink_tokens, config.block_tokens)
-    size = WorkspaceSize.of(config, selector.candidate_factor)
+    size = WorkspaceSize.of(config, selector)
     workspace = Workspace((SPEC,), size, LAYOUT.dtype, CPU)
-    count = grid.split(store.log.length, config.window_tokens).blocks
+    count = grid.split(store.log.length, config.window_tokens, selector.digest_span).blocks
     store.digests.select(f"{selector.name}:{selector.digest_kind}")
     start = time.perf_counter()
     digest_missing(count, grid, selector, (SPEC,), store.log, store.digests, workspace)
     digest_ms = 1000 * (time.perf_counter() - start)
     state = BlocksState(grid, count, (), CPU)
-    blocks = LogBlocks(SPEC, store.log, store.digests, workspace, state, selector.digest_rows)
+    view = DigestView(store.digests, selector, CPU)
+    blocks = LogBlocks(SPEC, store.log, view, workspace, state)
     places = min(config.recall_blocks, count)
     times = []
     for seed in range(repeats + 1):  # the first touches memory and checks pages
@@ -104,7 +106,7 @@ def _measure(store: Store, selector: Selector, config: MemoryConfig, repeats: in
         selector.name,
         store.log.length,
         count,
-        100 * selector.digest_rows / (2 * config.block_tokens),
+        100 * selector.digest_rows / (2 * config.block_tokens * selector.digest_span),
         LAYERS * digest_ms / store.log.length * 1000,
         median,
         100 * LAYERS * median / config.reselect_every / token_ms,

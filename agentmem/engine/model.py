@@ -175,5 +175,4 @@ def _eos_ids(model: PreTrainedModel) -> list[int]:
 
 
 def _workspace_size(config: MemoryConfig) -> WorkspaceSize:
-    factor = make_selector(config.selector).candidate_factor
-    return POSITION_RULES[config.positions].size(config, factor)
+    return POSITION_RULES[config.positions].size(config, make_selector(config.selector))

@@ -38,14 +38,18 @@ class BlockGrid:
         start = self.sinks + block * self.size
         return start, start + self.size
 
-    def split(self, length: int, window: int) -> Split:
-        """Divide a past of ``length`` tokens; the window takes ``window`` to ``window + size - 1`` tokens.
+    def joined(self, span: int) -> BlockGrid:
+        """The grid whose blocks are ``span`` of this one's."""
+        return BlockGrid(self.sinks, self.size * span)
 
-        The window starts on the grid, so that every token is in the sinks, in a whole block or in
-        the window.
+    def split(self, length: int, window: int, span: int = 1) -> Split:
+        """Divide a past of ``length`` tokens; the window takes ``window`` to ``window + span * size - 1`` tokens.
+
+        The window starts on the grid, behind a multiple of ``span`` blocks, so that every token is in the
+        sinks, in a whole block or in the window.
         """
         sink_stop = min(self.sinks, length)
-        blocks = max(0, (length - window - self.sinks) // self.size)
+        blocks = max(0, (length - window - self.sinks) // (self.size * span)) * span
         return Split(sink_stop, blocks, min(length, sink_stop + blocks * self.size), length)
 
     def whole_before(self, length: int) -> int:

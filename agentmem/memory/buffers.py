@@ -18,6 +18,7 @@ from agentmem.config import MemoryConfig
 from agentmem.memory.pair_buffer import PairBuffer
 from agentmem.memory.rooms import Rooms
 from agentmem.memory.rotation import LayerSpec
+from agentmem.memory.selectors import Selector
 
 
 class LayerBuffer:
@@ -106,11 +107,12 @@ class WorkspaceSize:
     """Positions that a placement uses beside the plain buffers."""
 
     @classmethod
-    def of(cls, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
-        """What this configuration needs."""
-        past = config.budget + config.block_tokens - 1
+    def of(cls, config: MemoryConfig, selector: Selector) -> WorkspaceSize:
+        """What this configuration needs with that rule."""
+        digested = config.block_tokens * selector.digest_span
+        past = config.budget + digested - 1
         scratch = max(
-            config.dense_limit, past, candidate_factor * config.recall_tokens, 64 * config.block_tokens
+            config.dense_limit, past, selector.candidate_factor * config.recall_tokens, 64 * digested
         )
         return cls(
             dense=config.dense_limit,

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from agentmem.memory.buffers import Workspace
+from agentmem.memory.digest_view import DigestView
 from agentmem.memory.layout import Layout
 from agentmem.memory.log_blocks import LogBlocks
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
-from agentmem.memory.source import DigestLog, TokenLog
+from agentmem.memory.source import TokenLog
 from agentmem.memory.witness import Witness
 
 
@@ -30,7 +31,7 @@ class Chooser:
         self,
         selector: Selector,
         log: TokenLog,
-        digests: DigestLog,
+        digests: DigestView,
         workspace: Workspace,
         distance: int,
         witness: Witness | None,
@@ -61,9 +62,7 @@ class Chooser:
         """
         if not layout.state.count:
             return None
-        blocks = LogBlocks(
-            spec, self._log, self._digests, self._workspace, layout.state, self._selector.digest_rows
-        )
+        blocks = LogBlocks(spec, self._log, self._digests, self._workspace, layout.state)
         chosen = None
         if layout.chosen:
             rows = self._queries(spec, q_raw, scaling, recent=recent, decoding=decoding)

@@ -1,23 +1,24 @@
-"""One layer's blocks as a selection rule sees them: digests and raw keys, read through the log.
+"""One layer's blocks as a selection rule sees them: digests, and raw keys read through the log.
 
 Also computes the digests that are not there yet. Knows no rule and no positions in the window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from agentmem.memory.blocks import BlockGrid, clip_ranges
 from agentmem.memory.buffers import Workspace
+from agentmem.memory.digest_view import DigestView
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
 from agentmem.memory.source import DigestLog, TokenLog
 
 MakeDigests = Callable[[LayerSpec, int, Tensor, Tensor | None], Tensor]
-"""(layer, first block, keys (Hkv, n, L, D), alive (n, L) or None) -> digests (Hkv, n, R, D)."""
+"""(layer, first digest, keys (Hkv, n, S*L, D), alive (n, S*L) or None) -> digests (Hkv, n, R, D)."""
 
 
 class BlocksState:
@@ -63,17 +64,15 @@ class LogBlocks:
         self,
         spec: LayerSpec,
         log: TokenLog,
-        digests: DigestLog,
+        digests: DigestView,
         workspace: Workspace,
         state: BlocksState,
-        digest_rows: int,
     ) -> None:
         self._spec = spec
         self._log = log
         self._digests = digests
         self._workspace = workspace
         self._state = state
-        self._digest_rows = digest_rows
         self._device = workspace.device
 
     @property
@@ -87,19 +86,18 @@ class LogBlocks:
         return self._state.count
 
     @property
+    def digested(self) -> int:
+        """N / S."""
+        return self._state.count // self._digests.span
+
+    @property
     def alive(self) -> Tensor | None:
         """(N,) bool on the device, or None."""
         return self._state.alive
 
     def digests(self) -> Sequence[Tensor]:
-        """The first N blocks' digests (Hkv, n_i, R, D), as mapped parts moved to the device."""
-        parts, left = [], self.count
-        for part in _whole_blocks(self._digests.parts(self._spec.index), self._digest_rows):
-            if left <= 0:
-                break
-            parts.append(part[:, :left].to(self._device))
-            left -= part.shape[1]
-        return parts
+        """The N / S digests: (Hkv, n_i, R, D), on the device."""
+        return self._digests.parts(self._spec.index, self.digested)
 
     def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Memory of the turn's workspace."""
@@ -130,12 +128,13 @@ def digest_missing(
     workspace: Workspace,
     make: MakeDigests | None = None,
 ) -> int:
-    """Compute the digests of blocks that have none yet, up to ``count``; returns how many.
+    """Compute the digests that are not there yet of the first ``count`` blocks; returns how many.
 
     ``make`` stands in for ``selector.digest`` where digests depend on more than a block's keys.
     """
+    grid, count = grid.joined(selector.digest_span), count // selector.digest_span
     first, torn = divmod(digests.count, selector.digest_rows)
-    if torn:  # damage can leave a part of a block's rows
+    if torn:  # damage can leave a part of a digest's rows
         digests.truncate(first * selector.digest_rows)
     batch = max(1, workspace.size.scratch // grid.size)
     for start in range(first, count, batch):
@@ -155,26 +154,6 @@ def digest_missing(
             rows.append(made.flatten(1, 2))
         digests.append(rows)
     return max(0, count - first)
-
-
-def _whole_blocks(parts: Sequence[Tensor], rows: int) -> Iterator[Tensor]:
-    """Digest rows (Hkv, r_i, D), cut anywhere, as parts of whole blocks (Hkv, n_i, R, D).
-
-    Nothing is copied, unless a cut goes through a block.
-    """
-    torn: Tensor | None = None
-    for part in parts:
-        missing = 0 if torn is None else rows - torn.shape[1]
-        if torn is not None:
-            torn = torch.cat([torn, part[:, :missing]], dim=1)
-            if torn.shape[1] < rows:
-                continue
-            yield torn[:, None]
-        rest = part[:, missing:]
-        whole = rest.shape[1] // rows
-        if whole:
-            yield rest[:, : whole * rows].unflatten(1, (whole, rows))
-        torn = rest[:, whole * rows :] if rest.shape[1] % rows else None
 
 
 def _alive(dead: Sequence[tuple[int, int]], low: int, high: int, size: int) -> Tensor | None:

@@ -18,6 +18,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.blocks import BlockGrid, joined_ranges
 from agentmem.memory.buffers import Workspace
 from agentmem.memory.choosing import Chooser
+from agentmem.memory.digest_view import DigestView
 from agentmem.memory.explicit import attend_and_count
 from agentmem.memory.layout import Layout
 from agentmem.memory.loading import Loader
@@ -63,7 +64,8 @@ class WorkingMemory:
         hidden: Sequence[tuple[int, int]] = (),
     ) -> None:
         positions = POSITION_RULES[config.positions]
-        kind = f"{selector.digest_kind}:sinks={config.sink_tokens}:block={config.block_tokens}"
+        digested = config.block_tokens * selector.digest_span
+        kind = f"{selector.digest_kind}:sinks={config.sink_tokens}:block={digested}"
         digests.select(kind)
         selector = fitted(selector, specs)
         self.shares = Shares()
@@ -76,7 +78,8 @@ class WorkingMemory:
         self._workspace = workspace
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
         self._placement = positions.start(config, workspace, Loader(log, workspace))
-        self._chooser = Chooser(selector, log, digests, workspace, positions.distance(config), witness)
+        self._view = DigestView(digests, selector, workspace.device)
+        self._chooser = Chooser(selector, log, self._view, workspace, positions.distance(config), witness)
         self._hidden = hidden
         self._staged = 0
         self._recent = 0
@@ -178,8 +181,7 @@ class WorkingMemory:
         """Drop the turn's tokens from ``length`` on, digests included; the next chunk lays out anew."""
         self._write_staged()
         self._log.truncate(length)
-        whole = self._grid.whole_before(length) * self._selector.digest_rows
-        self._digests.truncate(min(self._digests.count, whole))
+        self._view.truncate(self._grid.whole_before(length))
         if self._received is not None:
             self._received.truncate(length)
         self._layout = None
@@ -211,7 +213,7 @@ class WorkingMemory:
     def _plan(self, stop: int) -> Layout:
         """Lay out the past for a chunk that ends at ``stop``; digests its new blocks."""
         dense = stop <= self._config.dense_limit
-        split = self._grid.split(self._log.length, self._config.window_tokens)
+        split = self._grid.split(self._log.length, self._config.window_tokens, self._selector.digest_span)
         device = self._workspace.device
         unseen = joined_ranges([*self._log.dead, *self._hidden])
         state = BlocksState(self._grid, 0 if dense else split.blocks, unseen, device)

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from agentmem.memory.blocks import BlockGrid
 from agentmem.memory.buffers import Workspace, WorkspaceSize
+from agentmem.memory.digest_view import DigestView
 from agentmem.memory.log_blocks import BlocksState, LogBlocks, digest_missing
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import TwoStage, make_selector
+from agentmem.memory.selectors.mean_key import MeanKey
+from agentmem.memory.selectors.sub_blocks import SubBlockMeans
 from agentmem.memory.source import KVLayout
 from agentmem.store.digest_log import DigestState, DiskDigestLog
 from agentmem.store.in_memory_log import InMemoryTokenLog
@@ -69,7 +72,9 @@ def test_keys_and_dead_tokens_are_those_of_the_chosen_blocks() -> None:
     """Per head its own blocks, in the order asked for."""
     log, keys = log_of(60, [(5, 9)])
     state = BlocksState(GRID, 10, log.dead, CPU)
-    blocks = LogBlocks(SPECS[0], log, VolatileDigestLog(LAYOUT), workspace(), state, 1)
+    blocks = LogBlocks(
+        SPECS[0], log, DigestView(VolatileDigestLog(LAYOUT), TwoStage(), CPU), workspace(), state
+    )
     chosen = torch.tensor([[4, 0, 1], [2, 9, 0]])
     found, dead = blocks.keys_raw(chosen), blocks.dead_tokens(chosen)
 
@@ -111,7 +116,8 @@ def test_digests_beyond_the_count_are_not_shown() -> None:
     digests = VolatileDigestLog(LAYOUT)
     digests.select("mean")
     digest_missing(12, GRID, TwoStage(), SPECS, log, digests, workspace())
-    blocks = LogBlocks(SPECS[0], log, digests, workspace(), BlocksState(GRID, 7, [], CPU), 1)
+    view = DigestView(digests, TwoStage(), CPU)
+    blocks = LogBlocks(SPECS[0], log, view, workspace(), BlocksState(GRID, 7, [], CPU))
 
     shown = torch.cat(list(blocks.digests()), dim=1)
     assert torch.equal(shown, torch.cat(list(digests.parts(0)), dim=1)[:, :7, None])
@@ -126,11 +132,9 @@ def test_rows_cut_between_files_are_put_together(rows: int, file: int, tmp_path:
     generator = torch.Generator().manual_seed(0)
     made = [torch.randn(heads, 10 * rows, dim, generator=generator) for heads, dim in LAYOUT.layers]
     digests.append(made)
+    view = DigestView(digests, TwoStage(digest=MeanKey() if rows == 1 else SubBlockMeans(rows)), CPU)
     for count in (10, 7, 1):
-        blocks = LogBlocks(
-            SPECS[0], log_of(60, [])[0], digests, workspace(), BlocksState(GRID, count, [], CPU), rows
-        )
-        parts = blocks.digests()
+        parts = view.parts(0, count)
         wanted = made[0].unflatten(1, (10, rows))[:, :count]
         assert torch.equal(torch.cat(list(parts), dim=1), wanted)
     mapped = digests.parts(0)

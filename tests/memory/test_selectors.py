@@ -11,6 +11,7 @@ from agentmem.config import MemoryConfig
 from agentmem.errors import ConfigError
 from agentmem.memory.selectors import SELECTORS, make_selector, top_blocks
 from agentmem.memory.selectors.edges import AcrossEdges
+from agentmem.memory.selectors.two_stage import TwoStage
 from support.key_blocks import KeyBlocks, random_case
 
 NAMES = sorted(SELECTORS)
@@ -109,6 +110,29 @@ def test_half_precision_chooses_too(name: str) -> None:
     assert (2, 5) == tuple(selector.choose(queries, blocks, 5).shape)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("span", [2, 4])
+def test_neighbours_that_share_a_digest_are_candidates_together(span: int, dead: bool) -> None:
+    """With candidates enough for all, the choice is that of a digest for each; otherwise whole spans are looked at."""
+    queries, keys_raw, flags = random_case(6, 48, dead=dead)
+    if flags is not None:
+        flags[8:12] = True
+        keys_raw[:, flags] = 0
+    for made in (TwoStage, lambda **given: AcrossEdges(rule=TwoStage(**given))):
+        shared, single = made(digest_span=span, candidate_factor=16), made(candidate_factor=16)
+        chosen = shared.choose(queries, KeyBlocks(keys_raw, shared, flags), 3)
+        assert torch.equal(chosen, single.choose(queries, KeyBlocks(keys_raw, single, flags), 3))
+
+        few = made(digest_span=span, candidate_factor=4)
+        blocks = KeyBlocks(keys_raw, few, flags)
+        picked = few.choose(queries, blocks, 4)
+        assert blocks.asked == [16]
+        assert flags is None or not flags[picked].all(-1).any()
+    rule = TwoStage(digest_span=span)
+    spans = rule.candidates(queries, KeyBlocks(keys_raw, rule), 4).view(2, -1, span) // span
+    assert torch.equal(spans, spans[..., :1].expand_as(spans))
+
+
 def test_ties_go_to_the_newest_block() -> None:
     """Among equal scores; a better one comes before any of them."""
     scores = torch.tensor([[1.0, 3.0, 1.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0, 2.0]])
@@ -147,7 +171,7 @@ def test_the_default_costs_little() -> None:
     selector = make_selector(config.selector)
 
     assert next(iter(SELECTORS)) == config.selector == AcrossEdges().name
-    assert selector.digest_rows / (2 * config.block_tokens) <= 0.03
+    assert selector.digest_rows / (2 * config.block_tokens * selector.digest_span) <= 0.03
 
 
 def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:

@@ -139,7 +139,7 @@ class Forward:
         config = CONFIG.changed(dense_tokens=0)
         log = InMemoryTokenLog(LAYOUT)
         log.begin()
-        size = WorkspaceSize.of(config, selector.candidate_factor)
+        size = WorkspaceSize.of(config, selector)
         workspace = Workspace(SPECS, size, torch.float32, torch.device("cpu"))
         self._generator = torch.Generator().manual_seed(0)
         self._memory = WorkingMemory(SPECS, log, VolatileDigestLog(LAYOUT), config, selector, workspace)

@@ -28,7 +28,7 @@ class Turn:
     """A turn over random projections; counts the keys each layer attends to."""
 
     def __init__(self, config: MemoryConfig = CONFIG, workspace: Workspace | None = None) -> None:
-        size = WorkspaceSize.of(config, TwoStage().candidate_factor)
+        size = WorkspaceSize.of(config, TwoStage())
         self.log = InMemoryTokenLog(LAYOUT)
         self.log.begin()
         self.digests = VolatileDigestLog(LAYOUT)

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from agentmem.memory.blocks import BlockGrid
 from agentmem.memory.buffers import Workspace, WorkspaceSize
+from agentmem.memory.digest_view import DigestView
 from agentmem.memory.log_blocks import BlocksState, LogBlocks
 from agentmem.memory.rotation import LayerSpec
+from agentmem.memory.selectors import TwoStage
 from agentmem.memory.source import KVLayout
 from agentmem.store.in_memory_log import InMemoryTokenLog
 from agentmem.store.volatile_digests import VolatileDigestLog
@@ -39,7 +41,9 @@ class Case:
         size = WorkspaceSize(dense=12, past=12, step=4, scratch=64 * GRID.size)
         workspace = Workspace((spec,), size, torch.float32, CPU)
         state = BlocksState(GRID, BLOCKS, dead, CPU)
-        self.blocks = LogBlocks(spec, log, VolatileDigestLog(layout), workspace, state, 1)
+        self.blocks = LogBlocks(
+            spec, log, DigestView(VolatileDigestLog(layout), TwoStage(), CPU), workspace, state
+        )
 
     def mass(self) -> Tensor:
         """What the benchmark says."""

@@ -24,7 +24,9 @@ class KeyBlocks:
         self.layer = layer
         self.asked: list[int] = []
         self._keys_raw, self._dead = keys_raw, dead
-        self._digests = selector.digest(keys_raw, None if dead is None else ~dead)
+        joined = (-1, selector.digest_span * keys_raw.shape[2])
+        living = None if dead is None else ~dead.reshape(joined)
+        self._digests = selector.digest(keys_raw.reshape(len(keys_raw), *joined, keys_raw.shape[3]), living)
         self._rooms = Rooms(keys_raw.device)
 
     @property
@@ -33,13 +35,18 @@ class KeyBlocks:
         return self._keys_raw.shape[1]
 
     @property
+    def digested(self) -> int:
+        """N / S."""
+        return self._digests.shape[1]
+
+    @property
     def alive(self) -> Tensor | None:
         """Blocks with a living token."""
         return None if self._dead is None else ~self._dead.all(-1)
 
     def digests(self) -> Sequence[Tensor]:
         """In three parts of different sizes, as a store would map them."""
-        cuts = (0, self.count // 3, self.count - 1, self.count)
+        cuts = (0, self.digested // 3, self.digested - 1, self.digested)
         parts = [self._digests[:, start:stop] for start, stop in pairwise(cuts)]
         return [part for part in parts if part.shape[1]]
 

@@ -15,6 +15,7 @@ from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.layout import Layout
 from agentmem.memory.loading import Loader
 from agentmem.memory.rotation import LayerSpec
+from agentmem.memory.selectors import Selector
 
 Choose = Callable[[], Tensor | None]
 """Chooses blocks for the chunk: (Hkv, K) int64, or None when nothing is recalled."""
@@ -61,7 +62,7 @@ class PositionRule(Protocol):
         """The name it is chosen by."""
         ...
 
-    def size(self, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
+    def size(self, config: MemoryConfig, selector: Selector) -> WorkspaceSize:
         """The buffers it needs, and the largest position it uses."""
         ...
 

@@ -24,6 +24,7 @@ from agentmem.memory.pair_buffer import PairBuffer
 from agentmem.memory.placements.base import Choose, Placement, Sight
 from agentmem.memory.placements.ordered import OrderedPlacement
 from agentmem.memory.rotation import LayerSpec
+from agentmem.memory.selectors import Selector
 
 _ALWAYS_FAR = -(1 << 40)
 """Stands for the token number of recalled blocks: beyond every window."""
@@ -46,12 +47,12 @@ class FarRule:
     keeps_leaving: bool
     """Whether tokens that left the window stay in sight until their block is whole."""
 
-    def size(self, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
+    def size(self, config: MemoryConfig, selector: Selector) -> WorkspaceSize:
         """Buffers of pairs for full layers; plain ones for dense chunks and sliding layers."""
-        plain = WorkspaceSize.of(config, candidate_factor)
+        plain = WorkspaceSize.of(config, selector)
         window = config.window_tokens
         far = config.sink_tokens + config.recall_tokens
-        leaving = config.block_tokens - 1 + plain.step if self.keeps_leaving else 0
+        leaving = config.block_tokens * selector.digest_span - 1 + plain.step if self.keeps_leaving else 0
         near = window - 1 + plain.step
         positions = max(config.dense_limit, near, self.furthest(config) + 1)
         return WorkspaceSize(

@@ -17,6 +17,7 @@ from agentmem.memory.loading import Loader
 from agentmem.memory.masks import Masks
 from agentmem.memory.placements.base import Choose, Placement, Sight
 from agentmem.memory.rotation import LayerSpec
+from agentmem.memory.selectors import Selector
 
 
 class Ordered:
@@ -24,9 +25,9 @@ class Ordered:
 
     name = "ordered"
 
-    def size(self, config: MemoryConfig, candidate_factor: int) -> WorkspaceSize:
+    def size(self, config: MemoryConfig, selector: Selector) -> WorkspaceSize:
         """Buffers for the whole working set; their length is also the largest position."""
-        return WorkspaceSize.of(config, candidate_factor)
+        return WorkspaceSize.of(config, selector)
 
     def distance(self, config: MemoryConfig) -> int:
         """A window away: where a block will stand is known only after the choice."""

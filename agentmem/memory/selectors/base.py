@@ -30,12 +30,17 @@ class BlockView(Protocol):
         ...
 
     @property
+    def digested(self) -> int:
+        """N / S, how many digests there are; see :attr:`Selector.digest_span`."""
+        ...
+
+    @property
     def alive(self) -> Tensor | None:
         """(N,) bool, False for blocks whose tokens are all forgotten; None when all are alive."""
         ...
 
     def digests(self) -> Sequence[Tensor]:
-        """Tensors (Hkv, n_i, R, D) whose concatenation along dim 1 holds all N blocks' digests."""
+        """Tensors (Hkv, n_i, R, D) whose concatenation along dim 1 holds all N / S digests."""
         ...
 
     def keys_raw(self, blocks: Tensor) -> Tensor:
@@ -66,7 +71,12 @@ class Selector(Protocol):
 
     @property
     def digest_rows(self) -> int:
-        """R, vectors per block and KV head; stored as consecutive rows of the digest log."""
+        """R, vectors per digest and KV head; stored as consecutive rows of the digest log."""
+        ...
+
+    @property
+    def digest_span(self) -> int:
+        """S, so many neighbouring blocks share a digest; the number of blocks is then a multiple of it."""
         ...
 
     @property
@@ -85,7 +95,7 @@ class Selector(Protocol):
         ...
 
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
-        """Digests of n blocks: keys (Hkv, n, L, D), alive (n, L) bool or None -> (Hkv, n, R, D)."""
+        """Make n digests: keys (Hkv, n, S*L, D), alive (n, S*L) bool or None -> (Hkv, n, R, D)."""
         ...
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:

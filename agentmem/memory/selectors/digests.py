@@ -34,20 +34,20 @@ class BlockDigest(Protocol):
         ...
 
     def logits(self, queries: Tensor, blocks: BlockView) -> Tensor:
-        """Queries (Hkv, M, D) -> (Hkv, M, N) fp32, in the room "logits"."""
+        """Queries (Hkv, M, D) -> (Hkv, M, N / S) fp32, in the room "logits"."""
         ...
 
 
 def scan(queries: Tensor, blocks: BlockView, lanes: int = 1) -> Tensor:
-    """The best product of a query row with any of a block's ``lanes`` vectors.
+    """The best product of a query row with any of a digest's ``lanes`` vectors.
 
-    Queries are (Hkv, M, W); a block's R*D numbers are read as ``lanes`` vectors of W.
-    Returns (Hkv, M, N) fp32 in the room "logits".
+    Queries are (Hkv, M, W); a digest's R*D numbers are read as ``lanes`` vectors of W.
+    Returns (Hkv, M, N / S) fp32 in the room "logits".
     """
     Hkv, M, W = queries.shape
     parts = blocks.digests()
     narrow = queries.to(parts[0].dtype)
-    logits = blocks.room("logits", (Hkv, M, blocks.count), torch.float32)
+    logits = blocks.room("logits", (Hkv, M, blocks.digested), torch.float32)
     start = 0
     for part in parts:
         n = part.shape[1]

@@ -24,21 +24,33 @@ class AcrossEdges:
 
     Args:
         name: what it is registered as.
-        leaning: part of a block's mass that the quarter must exceed; with 1/4 more than an even spread will do.
+        leaning: part of a block's mass that its edge must exceed.
         percent: part of the places that such neighbours get at most, rounded down.
+        parts: a block's edge is so many-th of its tokens.
+        rule: finds candidates; S neighbouring blocks may share its digests.
     """
 
-    def __init__(self, name: str = "two-stage-edges", *, leaning: float = 0.5, percent: int = 30) -> None:
-        rule = TwoStage()
+    def __init__(
+        self,
+        name: str = "two-stage-edges",
+        *,
+        leaning: float = 0.5,
+        percent: int = 30,
+        parts: int = 4,
+        rule: TwoStage | None = None,
+    ) -> None:
+        rule = TwoStage() if rule is None else rule
         self.name = name
         self.digest_kind = rule.digest_kind
         self.digest_rows = rule.digest_rows
         self.query_rows = rule.query_rows
         self.keeps_question = rule.keeps_question
         self.candidate_factor = rule.candidate_factor
+        self.digest_span = rule.digest_span
         self._rule = rule
         self._leaning = leaning
         self._percent = percent
+        self._parts = parts
 
     def digest(self, keys_raw: Tensor, alive: Tensor | None) -> Tensor:
         """See :meth:`Selector.digest`."""
@@ -48,7 +60,7 @@ class AcrossEdges:
         """See :meth:`Selector.choose`."""
         N = blocks.count
         candidates = self._rule.candidates(queries, blocks, num_chosen)
-        found = edge_shares(queries, blocks, candidates)
+        found = edge_shares(queries, blocks, candidates, self._parts)
         whole, first, last = found.new_full((3, len(queries), N), -1.0).scatter(
             2, candidates.expand_as(found), found
         )
@@ -67,20 +79,20 @@ class AcrossEdges:
         return top_blocks(order.masked_fill(chosen, 2 * N), num_chosen)
 
 
-def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
-    """Votes for whole blocks, their first quarters and their last ones: ids (Hkv, C) -> (3, Hkv, C) fp32.
+def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor, parts: int = 4) -> Tensor:
+    """Votes for whole blocks, their first ``parts``-th and their last: ids (Hkv, C) -> (3, Hkv, C) fp32.
 
     Each query row is a distribution over all tokens of these blocks, and rows are added up, so a block's
-    vote is the one that :func:`~agentmem.memory.selectors.votes.group_sum` gives it. A quarter has one
+    vote is the one that :func:`~agentmem.memory.selectors.votes.group_sum` gives it. An edge has one
     token at least.
     """
     logits = token_logits(queries, blocks, ids)  # (Hkv, M, C, L)
-    quarter = max(1, logits.shape[3] // 4)
+    edge = max(1, logits.shape[3] // parts)
     highest = logits.amax((2, 3), keepdim=True)
     weights = logits.sub_(highest).exp_()
-    parts = [part.sum(3) for part in (weights, weights[..., :quarter], weights[..., -quarter:])]
-    total = parts[0].sum(2, keepdim=True)
-    return torch.stack([(part / total).sum(1) for part in parts])
+    masses = [part.sum(3) for part in (weights, weights[..., :edge], weights[..., -edge:])]
+    total = masses[0].sum(2, keepdim=True)
+    return torch.stack([(mass / total).sum(1) for mass in masses])
 
 
 def _ranked(scores: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class Exact:
     digest_kind = MeanKey.kind
     digest_rows = MeanKey.rows
     query_rows = QUERY_ROWS
+    digest_span = 1
     keeps_question = False
     candidate_factor = 4
 

@@ -30,6 +30,7 @@ class InfLLM:
     name = "infllm"
     digest_kind = f"infllm-{REPRESENTATIVES}"
     query_rows = 1
+    digest_span = 1
     keeps_question = False
     candidate_factor = 0
     representatives = REPRESENTATIVES

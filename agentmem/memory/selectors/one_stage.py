@@ -15,6 +15,7 @@ from agentmem.memory.selectors.votes import Vote, elect, group_sum
 class OneStage:
     """Top-k of the votes that digests get."""
 
+    digest_span = 1
     keeps_question = False
     candidate_factor = 0
 

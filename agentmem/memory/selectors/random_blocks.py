@@ -22,6 +22,7 @@ class RandomBlocks:
     digest_kind = MeanKey.kind
     digest_rows = MeanKey.rows
     query_rows = QUERY_ROWS
+    digest_span = 1
     keeps_question = False
     candidate_factor = 0
 

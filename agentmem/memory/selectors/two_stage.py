@@ -26,6 +26,7 @@ class TwoStage:
         name: what it is registered as.
         digest: of stage one.
         candidate_factor: times as many candidates as blocks are chosen.
+        digest_span: S, neighbouring blocks that are candidates together, by one digest of all their tokens.
         vote: of both stages.
         query_rows: M, rows per query head that a chunk is averaged down to.
         keeps_question: whether the rows that the turn read vote again while decoding.
@@ -37,6 +38,7 @@ class TwoStage:
         *,
         digest: BlockDigest | None = None,
         candidate_factor: int = 4,
+        digest_span: int = 1,
         vote: Vote = group_sum,
         query_rows: int = QUERY_ROWS,
         keeps_question: bool = False,
@@ -47,6 +49,7 @@ class TwoStage:
         self.digest_kind = self._digest.kind
         self.digest_rows = self._digest.rows
         self.candidate_factor = candidate_factor
+        self.digest_span = digest_span
         self.query_rows = query_rows
         self.keeps_question = keeps_question
 
@@ -63,10 +66,10 @@ class TwoStage:
 
     def candidates(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """What stage one keeps for K places: (Hkv, C) int64, ascending."""
-        Hkv, num_candidates = len(queries), self.candidate_factor * num_chosen
+        Hkv, span, num_candidates = len(queries), self.digest_span, self.candidate_factor * num_chosen
         if num_candidates >= blocks.count:
             return torch.arange(blocks.count, device=queries.device).expand(Hkv, -1)
-        living = None if blocks.alive is None else blocks.alive.expand(Hkv, -1)
-        return top_blocks(
-            elect(self._digest.logits(queries, blocks), living, blocks, self._vote), num_candidates
-        )
+        living = None if blocks.alive is None else blocks.alive.view(-1, span).any(1).expand(Hkv, -1)
+        votes = elect(self._digest.logits(queries, blocks), living, blocks, self._vote)
+        spans = top_blocks(votes, -(-num_candidates // span))
+        return (spans[..., None] * span + torch.arange(span, device=spans.device)).flatten(1)
