@@ -12,20 +12,21 @@ from agentmem.store.base import Finding, VerifyReport
 from agentmem.store.digest_log import DiskDigestLog
 from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS
+from agentmem.store.parts import StoreParts
 from agentmem.store.rule_states import RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
 from agentmem.store.tensor_file import flaw_of
 
 
-def verify(
-    index: Index, slots: SlotRows, segments: SegmentSet, digests: DiskDigestLog, *, deep: bool
-) -> VerifyReport:
+def verify(parts: StoreParts, *, deep: bool) -> VerifyReport:
     """Check one agent. Deep reads every committed byte of K/V."""
+    index, slots, segments, digests = parts.index, parts.slots, parts.segments, parts.digests
     findings: list[Finding] = []
     pages = checked = 0
     try:
         findings += _index_findings(index, slots, segments.capacity, deep=deep)
+        findings += _trail_findings(parts)
         numbers = slots.segments()
         for number in numbers:
             found, bad = _segment_findings(segments, slots, number, deep=deep)
@@ -71,6 +72,16 @@ def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool)
             yield Finding("agent.db", where, f"a segment has only {capacity} slots")
         elif summed.get((range_.segment, last // PAGE_SLOTS), 0) <= last % PAGE_SLOTS:
             yield Finding("agent.db", where, "they have no checksums")
+
+
+def _trail_findings(parts: StoreParts) -> Iterator[Finding]:
+    """Does the trail say of the current branch what the turns and extents say?"""
+    head = parts.index.head()
+    if head is not None:
+        walked = parts.turns.branch(head)
+        found, mapped = parts.standing(parts.turns.get(head))
+        if found.turns() != walked.turns() or mapped.runs() != parts.slots.mapped(walked).runs():
+            yield Finding("agent.db", "table trail", "it does not say what the turns say")
 
 
 def _segment_findings(

@@ -57,6 +57,7 @@ def _collected(parts: StoreParts, branch: Branch, *, prune: bool) -> CollectRepo
         with parts.index.transaction():
             parts.slots.remove_extents(gone)
             parts.turns.remove(gone)
+            parts.renew_trail()
             trim(parts, sorted({range_.segment for range_ in freed}))
         parts.index.compact()
     aside = {

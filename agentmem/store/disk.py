@@ -27,6 +27,7 @@ from agentmem.store.mending import OLD_LOG, Ways, repair
 from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.slot_rows import SlotRows
+from agentmem.store.trail import TrailRows
 from agentmem.store.turn_rows import TurnRows
 from agentmem.store.upkeep import Reason
 from agentmem.store.upkeep_rows import UpkeepRows
@@ -81,6 +82,7 @@ class DiskStore:
                 self._states,
                 self._disk_digests,
                 UpkeepRows(self._index),
+                TrailRows(self._index),
             )
             self._eraser = Eraser(self._parts)
             if lock is not None:
@@ -137,7 +139,7 @@ class DiskStore:
 
     def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
         """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
-        branch = self._at.branch if at == HEAD else self._turns.branch(_id_of(self._state(at)))
+        branch = self._at.branch if at == HEAD else self._at.branch_to(self._state(at))[0]
         return self._turns.newest(branch, limit)
 
     def every_turn(self) -> list[Turn]:
@@ -219,10 +221,12 @@ class DiskStore:
             if turn.expires_at is not None:
                 self._parts.upkeep.set_expiry(committed.id, turn.expires_at)
             self._index.set_head(committed.id)
+            added_turn = BranchTurn(committed.id, committed.start, committed.stop)
+            self._parts.trail.extend(self._at.branch, self._at.log.mapped, added_turn)
         self._states.drop()
         self._at.log.settle(pages)
         digests.settle()
-        self._at.branch.append(BranchTurn(committed.id, committed.start, committed.stop))
+        self._at.branch.append(added_turn)
         self._at.head = committed
         self._at.left = None
         self._access.turn_open = False
@@ -242,13 +246,14 @@ class DiskStore:
         """Move the head to that state (None: before the first turn). Later turns stay reachable by id."""
         self._access.require_writer("rewind")
         target = self._state(state_id)
-        branch = self._turns.branch(_id_of(target))
+        branch, mapped = self._at.branch_to(target)
         self._drop_digests(branch)
         with self._index.transaction():
             self._index.set_head(_id_of(target))
             self._parts.store_digests()
+            self._parts.trail.write(branch, mapped)
         self._disk_digests.settle()
-        self._at.move(branch, target)
+        self._at.move(branch, mapped, target)
 
     def forget(self, turn_ids: Sequence[int], *, reason: Reason | None = None) -> int:
         """Drop turns' text, ids and K/V for good; returns the tokens dropped. Ranges become dead.
@@ -270,12 +275,12 @@ class DiskStore:
         try:
             return collect(self._parts, self._at.branch, prune=prune)
         finally:  # what was pruned is gone, even if the disk fails after it
-            self._at.move(self._at.branch, self._at.head)
+            self._at.renew()
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the index, file sizes and (deep) every checksum. Never raises for damage it can report."""
         self._access.require_open()
-        return verify(self._index, self._slots, self._segments, self._disk_digests, deep=deep)
+        return verify(self._parts, deep=deep)
 
     def repair(self, ways: Ways, *, dry_run: bool = False) -> RepairReport:
         """Replace damaged K/V, or set their tokens aside; one commit at the end. Raises StoreError."""
@@ -344,8 +349,7 @@ class DiskStore:
         return None if state_id is None else self.find_state(state_id)
 
     def _begin_elsewhere(self, target: Turn | None) -> None:
-        branch = self._turns.branch(_id_of(target))
-        mapped = self._slots.mapped(branch)
+        branch, mapped = self._at.branch_to(target)
         if self._drop_digests(branch):
             with self._index.transaction():  # the turn overwrites them, and may still be dropped
                 self._parts.store_digests()

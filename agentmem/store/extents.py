@@ -53,6 +53,14 @@ class BranchMap:
         """Tokens mapped."""
         return self._length
 
+    def copy(self) -> BranchMap:
+        """Another map of the same tokens."""
+        return BranchMap(self.runs())
+
+    def runs(self) -> list[Extent]:
+        """Where all tokens lie, in order."""
+        return self.pieces(0, self._length)
+
     def extend(self, segment: int, slot: int, count: int) -> None:
         """Map the next ``count`` tokens to ``segment`` from ``slot`` on."""
         delta = slot - self._length

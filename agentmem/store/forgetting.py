@@ -59,6 +59,7 @@ class Eraser:
             if reason is not None:
                 parts.upkeep.add_audit(reason, ids, tokens)
             self.list_work([*ranges, *aside], pages)
+            parts.renew_trail()
         parts.digests.settle()
         try:
             self.finish()

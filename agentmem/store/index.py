@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from sqlite_utils import Database
@@ -31,8 +31,13 @@ from agentmem.store.connection import file_flaws_of, seals_of
 from agentmem.store.failures import elsewhere, of_sqlite
 from agentmem.store.mark import CommitMark
 
+_OFF: Final = 0
+_NORMAL: Final = 1
+"""SQLite's ``synchronous`` that leaves the syncing of a commit in WAL mode to the next one that is FULL."""
 _READER_MILLISECONDS = 200
 """How long a reader may keep the log from being emptied before that is left for later."""
+_LONG: Final = ("turns", "tokens", "words", "pages", "rule_states")
+"""Tables that grow with the history by more than a few bytes a turn: counted when first walked over."""
 _DTYPES = {str(dtype): dtype for dtype in (torch.bfloat16, torch.float16, torch.float32)}
 
 
@@ -71,6 +76,7 @@ class Index:
         self._process = os.getpid()
         self._epoch: int | None = None
         self._seals = seals_of(db.conn)
+        self._uncounted = {*_LONG}
         self._mark = None if folder is None else CommitMark(folder, agent_id)
         self._check_whole(0 if self._mark is None else self._mark.read())
         if not read_only:
@@ -115,6 +121,14 @@ class Index:
             for (problem,) in self.execute(f"PRAGMA integrity_check({table})"):
                 if problem != "ok":
                     raise self.damage(f"table {table}", problem)
+
+    def require_counted(self, table: str) -> None:
+        """Before a long table is walked over: has it as many rows as were written? Raises DamagedError."""
+        if table in self._uncounted:
+            with self.snapshot():
+                for where, detail in self._seals.miscounted(table, self.execute):
+                    raise self.damage(where, detail)
+            self._uncounted.discard(table)
 
     def flaws(self) -> Iterator[tuple[str, str]]:
         """(where, what) of rows and tables that are not as they were written. Reads every row."""
@@ -256,20 +270,36 @@ class Index:
             self._db.close()
 
     def _claim(self) -> int:
-        with self._immediate():
-            self.execute("UPDATE state SET epoch = epoch + 1, commits = commits + 1")
-            epoch, commits = self.row("SELECT epoch, commits FROM sealed_state")
-        self._acknowledge(commits)
+        """Raise the epoch. Not synced, nor marked as acknowledged: a power cut leaves no older writer to be refused.
+
+        The first commit of a turn syncs it too. Only a log that is begun anew over an older one has its header
+        synced here (SQLite ticket ff5be73dee).
+        """
+        (synchronous,) = self.row("PRAGMA synchronous")
+        self.execute(f"PRAGMA synchronous = {min(synchronous, self._claim_synchronous())}")
+        try:
+            with self._immediate():
+                self.execute("UPDATE state SET epoch = epoch + 1, commits = commits + 1")
+                (epoch,) = self.row("SELECT epoch FROM sealed_state")
+        finally:
+            self.execute(f"PRAGMA synchronous = {synchronous}")
         return int(epoch)
+
+    def _claim_synchronous(self) -> int:
+        try:
+            empty = self._mark is None or self._mark.path.with_name("agent.db-wal").stat().st_size == 0
+        except FileNotFoundError:
+            empty = True
+        return _OFF if empty else _NORMAL
 
     def _acknowledge(self, commit: int) -> None:
         if self._mark is not None:
             self._mark.write(commit)
 
     def _check_whole(self, marked: int) -> None:
-        """Raise DamagedError when tables, rows or commits are missing; texts are not read."""
+        """Raise DamagedError when tables, rows or commits are missing; long tables are not read."""
         with self.snapshot():
-            for where, detail in self._seals.flaws(self.execute):
+            for where, detail in self._seals.flaws(self.execute, _LONG):
                 raise self.damage(where, detail)
             if self._seals.there and self._mark is not None:
                 self._mark.compare(marked, self.row("SELECT commits FROM sealed_state")[0])

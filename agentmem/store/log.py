@@ -65,6 +65,11 @@ class DiskTokenLog:
         return self._branch.length
 
     @property
+    def mapped(self) -> BranchMap:
+        """Where the tokens lie that can be read; to be looked at alone."""
+        return self._branch
+
+    @property
     def committed(self) -> int:
         """Tokens that belong to committed turns."""
         return self._committed

@@ -50,7 +50,7 @@ def repair(parts: StoreParts, branch: Branch, ways: Ways, *, dry_run: bool) -> R
             mender.stage()
             report = mender.report(planned=False, digest_blocks=lost)
             if mender.changed or lost:
-                _commit(mender, parts, lost)
+                _commit(mender, parts, branch, lost)
             return report
         except BaseException:
             with suppress(OSError):
@@ -69,13 +69,14 @@ def _lost_digests(parts: StoreParts, branch: Branch, turns: Sequence[int]) -> in
     return max(0, stored - kept)
 
 
-def _commit(mender: Mender, parts: StoreParts, lost: int) -> None:
+def _commit(mender: Mender, parts: StoreParts, branch: Branch, lost: int) -> None:
     digests = parts.digests
     digests.begin()
     try:
         digests.truncate(max(0, parts.slots.digests().count - lost))
         with parts.index.transaction():
             mender.commit()
+            parts.trail.write(branch, parts.slots.mapped(branch))
             parts.store_digests()
     except BaseException:
         digests.abort()

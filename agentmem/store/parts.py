@@ -13,13 +13,14 @@ from agentmem.memory.source import KVLayout
 from agentmem.store.base import Turn
 from agentmem.store.branch import Branch
 from agentmem.store.digest_log import DiskDigestLog
-from agentmem.store.extents import Tail
+from agentmem.store.extents import BranchMap, Tail
 from agentmem.store.index import Index
 from agentmem.store.log import DiskTokenLog
 from agentmem.store.reader_log import ReaderTokenLog
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
+from agentmem.store.trail import TrailRows
 from agentmem.store.turn_rows import TurnRows
 from agentmem.store.upkeep_rows import UpkeepRows
 
@@ -38,6 +39,22 @@ class StoreParts:
     states: BranchRuleStates
     digests: DiskDigestLog
     upkeep: UpkeepRows
+    trail: TrailRows
+
+    def standing(self, head: Turn | None) -> tuple[Branch, BranchMap]:
+        """The branch of a turn, and where its tokens lie. Raises DamagedError."""
+        if head is not None:
+            depth = self.turns.depth(head.id)
+            found = self.trail.read(head.id, depth, head.stop, self.turns.set_aside())
+            if found is not None:
+                return found
+        branch = self.turns.branch(None if head is None else head.id)
+        return branch, self.slots.mapped(branch)
+
+    def renew_trail(self) -> None:
+        """Write down anew where the stored head stands; within the transaction that changed it."""
+        branch = self.turns.branch(self.index.head())
+        self.trail.write(branch, self.slots.mapped(branch))
 
     def digests_kept(self, turn_id: int | None) -> int:
         """Digests that cover only tokens up to a turn of the current branch."""
@@ -62,11 +79,13 @@ class Standing:
 
     def __init__(self, parts: StoreParts, layout: KVLayout) -> None:
         head = parts.index.head()
-        self.branch: Branch = parts.turns.branch(head)
         self.head: Turn | None = None if head is None else parts.turns.get(head)
         self.left: tuple[Branch, Turn | None] | None = None
         self._parts = parts
-        mapped, dead = parts.slots.mapped(self.branch), self.branch.dead()
+        mapped: BranchMap
+        self.branch: Branch
+        self.branch, mapped = parts.standing(self.head)
+        dead = self.branch.dead()
         self.log = (
             ReaderTokenLog(
                 *(layout, parts.segments, mapped, parts.free_tail(), dead),
@@ -82,15 +101,24 @@ class Standing:
         """The number of the current turn."""
         return None if self.head is None else self.head.id
 
-    def move(self, branch: Branch, head: Turn | None) -> None:
+    def branch_to(self, target: Turn | None) -> tuple[Branch, BranchMap]:
+        """The branch of any turn, and where its tokens lie; a part of the current one is cut off it."""
+        if target is not None and target.id in self.branch:
+            mapped = self.log.mapped.copy()
+            mapped.truncate(target.stop)
+            return self.branch.upto(target.id), mapped
+        return self._parts.standing(target)
+
+    def move(self, branch: Branch, mapped: BranchMap, head: Turn | None) -> None:
         """Stand elsewhere, or on the same branch after it was changed."""
         self.branch, self.head, self.left = branch, head, None
-        self.log.move(self._parts.slots.mapped(branch), self._parts.free_tail(), branch.dead())
+        self.log.move(mapped, self._parts.free_tail(), branch.dead())
 
     def renew(self) -> None:
         """Read where the stored head stands, after turns were changed."""
-        head = self._parts.index.head()
-        self.move(self._parts.turns.branch(head), None if head is None else self._parts.turns.get(head))
+        number = self._parts.index.head()
+        head = None if number is None else self._parts.turns.get(number)
+        self.move(*self._parts.standing(head), head)
 
     def sync(self) -> None:
         """Put the open turn's K/V on the medium. Raises StoreError, after which nothing may be committed."""

@@ -139,6 +139,7 @@ class Rebuild:
         moved: dict[str, str | None] = {self._old[number].state_id: None for number in plan.gone}
         moved |= {self._old[number].state_id: self._staged[number].turn.state_id for number in plan.todo}
         parts.upkeep.move_states(moved)
+        parts.renew_trail()
 
     def _pages(self) -> list[tuple[int, PageSums]]:
         """Checksums of all touched pages, with the new tokens, and with zeros where the old ones are."""

@@ -18,7 +18,7 @@ from agentmem.errors import DamagedError
 from agentmem.memory.source import RuleState
 from agentmem.store.branch import Branch
 from agentmem.store.index import Index
-from agentmem.store.schema import has_rule_states
+from agentmem.store.schema import has_table
 
 _REMEDY = "the checksum differs; go on with another selector, or from an earlier state"
 _COLUMNS = "turn, kind, start, tokens, running, first, blocks, closed, sum"
@@ -29,7 +29,7 @@ class RuleStateRows:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._there = has_rule_states(index.execute)
+        self._there = has_table("rule_states", index.execute)
 
     def put(self, turn_id: int, state: RuleState) -> None:
         """Store a turn's state, in the place of one it may have."""
@@ -50,6 +50,8 @@ class RuleStateRows:
 
     def closed(self, branch: Branch, kind: str, but: Collection[int] = ()) -> list[tuple[int, Tensor]]:
         """(first block, closed) of a branch's turns that have a state of that kind, oldest first, ``but`` left out."""
+        if self._there:
+            self._index.require_counted("rule_states")
         names = self._select("TRUE ORDER BY turn", (), "turn, kind, blocks")
         wanted = [turn for turn, name, blocks in names if name == kind and blocks and turn in branch]
         states = [self._state(*self._select("turn = ?", (turn,))) for turn in wanted if turn not in but]
@@ -107,17 +109,19 @@ class BranchRuleStates:
 
     def last(self, kind: str) -> RuleState | None:
         """What the newest committed turn left, if it is of that kind."""
-        ids = self._branch().ids
-        if ids and ids[-1] in self._staged:
-            state = self._staged[ids[-1]]
+        newest = self._branch().last
+        if newest in self._staged:
+            state = self._staged[newest]
             return state if state is not None and state.kind == kind else None
-        return self._rows.get(ids[-1], kind) if ids else None
+        return None if newest is None else self._rows.get(newest, kind)
 
     def closed(self, kind: str) -> Sequence[tuple[int, Tensor]]:
         """(first block, closed) of every committed turn that has them."""
         branch = self._branch()
         stored = self._rows.closed(branch, kind, self._staged)
-        staged = [state for turn in branch.ids if (state := self._staged.get(turn)) is not None]
+        staged = [
+            state for turn, state in sorted(self._staged.items()) if state is not None and turn in branch
+        ]
         return stored + [(s.first, s.closed) for s in staged if s.kind == kind and len(s.closed)]
 
     def keep(self, state: RuleState) -> None:

@@ -38,7 +38,18 @@ from agentmem.store.tensor_file import flaw_of
 _NEVER = ("_sqlite_migrations", "sqlite_sequence", "tallies")
 _FIRST = ("identity", "turns", "segments")
 """Tables that others refer to."""
-_MADE = ("extents", "pages", "state", "set_aside", "digest_files", "notes", "scrubs", "words")
+_MADE = (
+    "extents",
+    "pages",
+    "state",
+    "set_aside",
+    "digest_files",
+    "notes",
+    "scrubs",
+    "words",
+    "trail",
+    "sources",
+)
 """Tables whose rows are not simply taken over; digests are computed anew."""
 
 

@@ -23,6 +23,7 @@ from agentmem.store.failures import of_sqlite
 from agentmem.store.origins import default_trust, role_of
 from agentmem.store.seals import Seals, seal_all
 from agentmem.store.search import spoken_words
+from agentmem.store.trail_tables import TRAIL_TABLES
 
 APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
 FORMAT_VERSION = 2  # 1 knew no seals: what it writes would be taken for damage
@@ -213,6 +214,16 @@ def m008_words(db: Database) -> None:
         db.execute("DROP TABLE turn_words")
 
 
+@migrations()
+def m009_trail(db: Database) -> None:
+    """The current branch in a few rows, how many turns each source has, and indexes that spare walks over all rows.
+
+    Triggers of the index, not of a connection: whoever changes a turn's place, or forgets it, empties the trail.
+    """
+    for statement in TRAIL_TABLES:
+        db.execute(statement)
+
+
 def has_fts5(conn: sqlite3.Connection) -> bool:
     """Whether this SQLite was built with full-text search."""
     rows = conn.execute("SELECT 1 FROM pragma_compile_options WHERE compile_options = 'ENABLE_FTS5'")
@@ -224,14 +235,9 @@ def columns_of(table: str, execute: Callable[[str], list[Any]]) -> set[str]:
     return {name for (name,) in execute(f"SELECT name FROM pragma_table_info('{table}')")}  # noqa: S608
 
 
-def has_rule_states(execute: Callable[[str], list[Any]]) -> bool:
-    """Whether an index has the table; one that is only read may be older than it."""
-    return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'rule_states'"))
-
-
-def has_set_aside(execute: Callable[[str], list[Any]]) -> bool:
-    """Whether an index has the table; one that is only read may be older than it."""
-    return bool(execute("SELECT 1 FROM sqlite_schema WHERE name = 'set_aside'"))
+def has_table(table: str, execute: Callable[[str], list[Any]]) -> bool:
+    """Whether an index has a table; one that is only read may be older than it."""
+    return bool(execute(f"SELECT 1 FROM sqlite_schema WHERE name = '{table}'"))  # noqa: S608
 
 
 def create_database(path: Path) -> Database:

@@ -17,7 +17,7 @@ Knows tables and columns; not what a row means.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -99,17 +99,28 @@ class Seals:
             if not _fits(_label(table, seal), *row):
                 yield f"row {number} of table {table}", "the checksum differs"
 
-    def flaws(self, execute: Execute) -> Iterator[tuple[str, str]]:
-        """(where, what): definitions and numbers of rows that are not as they were written."""
+    def flaws(self, execute: Execute, uncounted: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+        """(where, what): definitions and numbers of rows that are not as they were written.
+
+        The rows of tables that are ``uncounted`` are not counted.
+        """
         if not self.there:
             return
-        tallies: dict[str, int] = dict(execute(f"SELECT name, n FROM sealed_{_TALLIES}"))  # noqa: S608
+        tallies = self._tallies(execute)
         if tallies.pop(_SCHEMA, None) != _schema_sum(execute):
             yield "the table definitions", "they are not as they were made"
         missing = {*self.tables()} - {_TALLIES} ^ set(tallies)
         if missing:
             yield f"table {min(missing)}", "it is not as it was made"
-        yield from _miscounted(tallies, {*self._columns}, execute)
+        yield from _miscounted(tallies, {*self._columns} - {*uncounted}, execute)
+
+    def miscounted(self, table: str, execute: Execute) -> Iterator[tuple[str, str]]:
+        """(where, what): a table that has not as many rows as were written."""
+        if self.there:
+            yield from _miscounted(self._tallies(execute), {table} & {*self._columns}, execute)
+
+    def _tallies(self, execute: Execute) -> dict[str, int]:
+        return dict(execute(f"SELECT name, n FROM sealed_{_TALLIES}"))  # noqa: S608
 
     def row_flaws(self, execute: Execute) -> Iterator[tuple[str, str]]:
         """(where, what): rows that are not as they were written. Reads every row."""

@@ -13,7 +13,7 @@ from agentmem.store.digest_log import DigestState, DigestSums
 from agentmem.store.extents import BranchMap, Extent, Tail
 from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS, PageSums
-from agentmem.store.schema import has_set_aside
+from agentmem.store.schema import has_table
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SlotRows:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._has_set_aside = has_set_aside(index.execute)
+        self._has_set_aside = has_table("set_aside", index.execute)
 
     def segments(self) -> list[int]:
         """Numbers of the segments there are."""
@@ -73,8 +73,10 @@ class SlotRows:
 
     def used(self, segment: int) -> int:
         """Slots up to the last one in use."""
-        rows = self._index.execute("SELECT segment, slot + count FROM sealed_extents")
-        return max((stop for number, stop in rows if number == segment), default=0)
+        rows = self._index.execute(
+            "SELECT slot + count FROM sealed_extents WHERE segment = ? ORDER BY slot DESC LIMIT 1", (segment,)
+        )
+        return int(rows[0][0]) if rows else 0
 
     def tail(self) -> Tail:
         """Where the next token goes: behind the newest segment's last slot, or into a new segment.
@@ -85,13 +87,19 @@ class SlotRows:
         listed = {
             range_.segment for range_ in self.scrubs()
         }  # never beside slots that zeros are still to go to
-        if number - 1 not in self.segments() or number - 1 in listed:
+        there = self._index.execute("SELECT 1 FROM sealed_segments WHERE id = ?", (number - 1,))
+        if not there or number - 1 in listed:
             return Tail(number, 0)
-        summed = max((page.page * PAGE_SLOTS + page.filled for page in self.pages(number - 1)), default=0)
+        last = self._index.execute(
+            "SELECT page, filled FROM sealed_pages WHERE segment = ? ORDER BY page DESC LIMIT 1",
+            (number - 1,),
+        )
+        summed = max((page * PAGE_SLOTS + filled for page, filled in last), default=0)
         return Tail(number - 1, max(self.used(number - 1), summed))
 
     def pages(self, segment: int) -> list[PageSums]:
         """The checksums of a segment's pages."""
+        self._index.require_counted("pages")
         rows = self._index.execute(
             "SELECT page, filled, sums FROM sealed_pages WHERE segment = ? ORDER BY page", (segment,)
         )

@@ -29,8 +29,8 @@ class StagedRuleStates:
 
     def last(self, kind: str) -> RuleState | None:
         """What the branch's newest turn left, if it is of that kind."""
-        ids = self._branch.ids
-        return self._of(ids[-1], kind) if ids else None
+        newest = self._branch.last
+        return None if newest is None else self._of(newest, kind)
 
     def closed(self, kind: str) -> Sequence[tuple[int, Tensor]]:
         """(first block, closed) of every turn of the branch that has them."""

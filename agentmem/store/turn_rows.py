@@ -16,7 +16,7 @@ from agentmem.store.base import NewTurn, Origin, Turn
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.index import Index, encode_json
 from agentmem.store.origins import default_trust, role_of
-from agentmem.store.schema import columns_of, has_set_aside
+from agentmem.store.schema import columns_of, has_table
 from agentmem.store.search import holds_all, spoken_words, words_of
 
 DEAD_TOKEN = -1
@@ -49,7 +49,8 @@ class TurnRows:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._has_words = bool(columns_of("words", index.execute))
-        self._has_set_aside = has_set_aside(index.execute)
+        self._has_set_aside = has_table("set_aside", index.execute)
+        self._has_sources = has_table("sources", index.execute)
         there = columns_of("turns", index.execute)
         self._columns = ", ".join(f"t.{name}" if name in there else "NULL" for name in _COLUMNS)
 
@@ -62,7 +63,7 @@ class TurnRows:
             None if parent is None else parent.id,
             start,
             start + len(turn.token_ids),
-            0 if parent is None else self._depth(parent.id),
+            0 if parent is None else self.depth(parent.id),
             turn.state_id,
             turn.kind,
             encode_json(list(turn.messages)),
@@ -97,6 +98,7 @@ class TurnRows:
 
     def every(self) -> list[Turn]:
         """The turns of all branches, by number."""
+        self._index.require_counted("turns")
         rows = self._index.execute(f"SELECT {self._columns} FROM sealed_turns t ORDER BY t.id")  # noqa: S608
         return [_turn(row, self._index) for row in rows]
 
@@ -127,15 +129,18 @@ class TurnRows:
         if parent != head:
             raise self._index.damage(f"turn {head}", "it is not there")
         here = {row[0] for row in rows}
-        return Branch(
-            (BranchTurn(row[0], row[2], row[3], bool(row[4])) for row in rows),
-            [(start, stop) for turn, start, stop in self._set_aside() if turn in here],
-        )
+        try:
+            return Branch(
+                (BranchTurn(row[0], row[2], row[3], bool(row[4])) for row in rows),
+                [(start, stop) for turn, start, stop in self.set_aside() if turn in here],
+            )
+        except ValueError as error:
+            raise self._index.damage("table turns", str(error)) from error
 
     def newest(self, branch: Branch, limit: int | None) -> list[Turn]:
         """Up to ``limit`` turns at the end of a branch, oldest first; None: all of them."""
-        ids = branch.ids
-        return [self.get(turn_id) for turn_id in (ids if limit is None else ids[len(ids) - limit :])]
+        count = len(branch) if limit is None else limit
+        return [self.get(turn_id) for turn_id in branch.newest(count)]
 
     def find_state(self, state_id: str, branch: Branch) -> Turn:
         """The turn of a state: on the branch if it is there, else the newest. Raises StateNotFoundError."""
@@ -152,6 +157,7 @@ class TurnRows:
 
     def origins(self, branch: Branch) -> list[Origin]:
         """Where the words of a branch's living turns came from, oldest first; reads no text that it need not."""
+        self._index.require_counted("turns")
         there = columns_of("turns", self._index.execute)
         role, trust = (name if name in there else "NULL" for name in ("role", "trust"))
         table, text = "sealed_turns", f"CASE WHEN {role} IS NULL THEN messages END"
@@ -170,11 +176,7 @@ class TurnRows:
 
     def observed_parts(self, source: str, branch: Branch) -> list[Turn]:
         """Turns of the branch with this source and a part number, in order."""
-        rows = self._index.execute(
-            "SELECT id, source FROM linked_turns"
-        )  # no condition: every row shall be checked
-        found = {turn_id for turn_id, name in rows if name == source}
-        turns = [self.get(turn_id) for turn_id in branch.ids if turn_id in found]
+        turns = [self.get(turn_id) for turn_id in self._of_source(source) if turn_id in branch]
         return [turn for turn in turns if turn.part is not None]
 
     def search(self, query: str, branch: Branch, limit: int) -> list[Turn]:
@@ -239,7 +241,7 @@ class TurnRows:
 
     def rewrite(self, turn: Turn, ids: Sequence[int], digests: tuple[str | None, int]) -> None:
         """A turn after a rebuild: its place, state, settings and ids are new; its words and its number stay."""
-        depth = 0 if turn.parent is None else self._depth(turn.parent)
+        depth = 0 if turn.parent is None else self.depth(turn.parent)
         self._index.execute(
             "UPDATE turns SET parent = ?, start = ?, stop = ?, depth = ? + 1, state_id = ?, settings = ?, "
             "receipt = ?, digest_kind = ?, digest_count = ? WHERE id = ?",
@@ -270,21 +272,38 @@ class TurnRows:
 
     def all_ids(self) -> list[int]:
         """Ids of all turns of all branches."""
+        self._index.require_counted("turns")
         return [turn_id for (turn_id,) in self._index.execute("SELECT id FROM linked_turns ORDER BY id")]
 
-    def _set_aside(self) -> list[tuple[int, int, int]]:
+    def set_aside(self) -> list[tuple[int, int, int]]:
+        """(turn, start, stop) of tokens whose K/V were lost, of any branch."""
         if not self._has_set_aside:
             return []
         rows = self._index.execute("SELECT turn, start, stop FROM sealed_set_aside")
         return [(row[0], row[1], row[2]) for row in rows]
 
-    def _depth(self, turn_id: int) -> int:
+    def depth(self, turn_id: int) -> int:
+        """How many turns there are from the root to a turn, itself included."""
         (depth,) = self._index.row("SELECT depth FROM linked_turns WHERE id = ?", (turn_id,))
         return int(depth)
+
+    def _of_source(self, source: str) -> list[int]:
+        """Turns of all branches with that source, by number. Raises DamagedError when one of them is not found."""
+        if not self._has_sources:
+            self._index.require_counted("turns")
+            rows = self._index.execute("SELECT id, source FROM linked_turns ORDER BY id")
+            return [turn_id for turn_id, name in rows if name == source]
+        counts = self._index.execute("SELECT turns FROM sealed_sources WHERE source = ?", (source,))
+        rows = self._index.execute("SELECT id FROM linked_turns WHERE source = ? ORDER BY id", (source,))
+        if len(rows) != sum(count for (count,) in counts):
+            self._index.require_rows("turns")
+            raise self._index.damage("table sources", "it names another number of turns than there are")
+        return [turn_id for (turn_id,) in rows]
 
     def _candidates(self, wanted: Sequence[str], branch: Branch) -> list[int]:
         if not self._has_words:
             return branch.ids[::-1]
+        self._index.require_counted("words")
         fits = " AND ".join("instr(words, ?)" for _ in wanted)  # not a condition: every row shall be checked
         rows = self._index.execute(
             f"SELECT turn, {fits} FROM sealed_words ORDER BY turn DESC",  # noqa: S608
