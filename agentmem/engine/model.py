@@ -18,6 +18,7 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding, bind
 from agentmem.engine.fingerprint import fingerprint, state_dict_digest
 from agentmem.engine.loading import load, resolve
+from agentmem.engine.packed import pack_linears
 from agentmem.engine.progress import SILENT
 from agentmem.engine.rich_progress import RichProgress
 from agentmem.engine.session import Session
@@ -83,6 +84,7 @@ class LanguageModel:
             if asked not in _loaded:
                 progress = RichProgress() if sys.stderr.isatty() else SILENT
                 found = load(resolved, device=device, dtype=dtype, progress=progress)
+                pack_linears(found.model)
                 kind = str(found.model.dtype).removeprefix("torch.")
                 exact = (resolved.name, str(found.model.device), kind)
                 if exact not in _loaded:
