@@ -83,7 +83,8 @@ class Admission:
         """Token ranges of the current branch that may not be attended to, beside the forgotten ones."""
         if not self.quarantined and not self.filters:
             return []
-        return joined_ranges((one.start, one.stop) for one in store.origins() if not self.admits(one))
+        asked = store.origins() if self.filters else store.origins(self.quarantined)
+        return joined_ranges((one.start, one.stop) for one in asked if not self.admits(one))
 
 
 def origin_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def _note(store: Store, rows: Sequence[Quarantined]) -> None:
 def _receipt(
     store: Store, source: str, action: str, rows: Sequence[Quarantined], residual: str
 ) -> QuarantineReceipt:
-    held: list[Origin] = [origin for origin in store.origins() if origin.source == source]
+    held: list[Origin] = store.origins({source})
     return QuarantineReceipt(
         action=action,
         source=source,

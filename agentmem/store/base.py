@@ -7,7 +7,7 @@ token ids and tensors come out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -223,8 +223,11 @@ class Store(Protocol):
         """Turns of the current branch with this source and a part number, in order."""
         ...
 
-    def origins(self) -> list[Origin]:
-        """Where the words of the current branch's turns came from, oldest first; forgotten ones are left out."""
+    def origins(self, sources: Collection[str] | None = None) -> list[Origin]:
+        """Where the words of the current branch's turns came from, oldest first; forgotten ones are left out.
+
+        With ``sources`` only the turns that have one of these, which reads no others.
+        """
         ...
 
     def token_ids(self, start: int, stop: int) -> list[int]:

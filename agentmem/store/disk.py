@@ -6,7 +6,7 @@ caller at a time; not for use in a forked child.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from agentmem.errors import InputError
@@ -14,6 +14,7 @@ from agentmem.memory.source import DigestLog
 from agentmem.store.access import Access
 from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Origin, Turn, VerifyReport
 from agentmem.store.branch import Branch, BranchTurn
+from agentmem.store.branch_origins import BranchOrigins
 from agentmem.store.checking import require_sound, verify
 from agentmem.store.collecting import collect, remove_orphans
 from agentmem.store.disk_upkeep import DiskUpkeep
@@ -62,6 +63,7 @@ class DiskStore:
             self._index = Index(db, agent_id, read_only=lock is None, folder=folder)
             self._identity = self._index.identity()
             self._turns = TurnRows(self._index)
+            self._origins = BranchOrigins(self._turns)
             self._slots = SlotRows(self._index)
             tokens, blocks = self._index.file_sizes()
             layout = self._identity.layout
@@ -166,9 +168,11 @@ class DiskStore:
         """Turns of the current branch with this source and a part number, in order."""
         return self._turns.observed_parts(source, self._at.branch)
 
-    def origins(self) -> list[Origin]:
+    def origins(self, sources: Collection[str] | None = None) -> list[Origin]:
         """Where the words of the current branch's turns came from; forgotten ones are left out."""
-        return self._turns.origins(self._at.branch)
+        if sources is not None:
+            return self._turns.origins_of(sources, self._at.branch)
+        return self._origins.of(self._at.branch)
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""

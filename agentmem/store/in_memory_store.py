@@ -6,7 +6,7 @@ Knows no files and no SQLite; slow and plain on purpose.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -154,9 +154,10 @@ class InMemoryStore:
         """Turns of the current branch with this source and a part number, in order."""
         return [turn for turn in self.turns() if turn.source == source and turn.part is not None]
 
-    def origins(self) -> list[Origin]:
+    def origins(self, sources: Collection[str] | None = None) -> list[Origin]:
         """Where the words of the current branch's turns came from; forgotten ones are left out."""
-        living = [turn for turn in self.turns() if not turn.forgotten]
+        asked = [turn for turn in self.turns() if sources is None or turn.source in sources]
+        living = [turn for turn in asked if not turn.forgotten]
         return [Origin(t.id, t.start, t.stop, t.role, t.source, t.trust) for t in living]
 
     def token_ids(self, start: int, stop: int) -> list[int]:

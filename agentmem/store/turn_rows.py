@@ -6,7 +6,7 @@ Knows the tables ``turns``, ``tokens`` and ``words``; nothing of slots, files or
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,24 +155,29 @@ class TurnRows:
             raise StateForgottenError(f"state {state_id!r} was forgotten and cannot be returned to")
         return self.get(next((turn_id for turn_id in living if turn_id in branch), living[0]))
 
-    def origins(self, branch: Branch) -> list[Origin]:
-        """Where the words of a branch's living turns came from, oldest first; reads no text that it need not."""
-        self._index.require_counted("turns")
-        there = columns_of("turns", self._index.execute)
-        role, trust = (name if name in there else "NULL" for name in ("role", "trust"))
-        table, text = "sealed_turns", f"CASE WHEN {role} IS NULL THEN messages END"
-        if {"link", "role"} <= there:
-            table, text = "linked_turns", "NULL"
-        rows = self._index.execute(
-            f"SELECT id, start, stop, source, {role}, {trust}, "  # noqa: S608
-            f"{text}, forgotten FROM {table} ORDER BY start"
+    def origins(self, branch: Branch, known: int = 0) -> list[Origin]:
+        """Where the words of a branch's living turns came from, oldest first, without the first ``known`` turns.
+
+        Reads no text that it need not. Raises DamagedError when a turn is not there.
+        """
+        new = branch.newest(len(branch) - known)
+        if not new:
+            return []
+        rows = [row for row in self._origin_rows("id >= ? ORDER BY id", new[0]) if row[0] in branch]
+        if len(rows) != len(new):
+            self._index.require_rows("turns")
+            raise self._index.damage(
+                "table turns", f"{len(new) - len(rows)} turns of the branch are not there"
+            )
+        return [_origin(*row) for row in rows if not row[-1]]
+
+    def origins_of(self, sources: Collection[str], branch: Branch) -> list[Origin]:
+        """The same of the turns that have one of these sources alone."""
+        ids = sorted(
+            turn_id for source in sources for turn_id in self._of_source(source) if turn_id in branch
         )
-        found = []
-        for turn, start, stop, source, named, label, messages, forgotten in rows:
-            if turn in branch and not forgotten:
-                whose = named or role_of(json.loads(messages))
-                found.append(Origin(turn, start, stop, whose, source, label or default_trust(whose)))
-        return found
+        rows = [row for turn_id in ids for row in self._origin_rows("id = ?", turn_id)]
+        return [_origin(*row) for row in rows if not row[-1]]
 
     def observed_parts(self, source: str, branch: Branch) -> list[Turn]:
         """Turns of the branch with this source and a part number, in order."""
@@ -287,6 +292,17 @@ class TurnRows:
         (depth,) = self._index.row("SELECT depth FROM linked_turns WHERE id = ?", (turn_id,))
         return int(depth)
 
+    def _origin_rows(self, condition: str, turn_id: int) -> list[Any]:
+        there = columns_of("turns", self._index.execute)
+        role, trust = (name if name in there else "NULL" for name in ("role", "trust"))
+        table, text = "sealed_turns", f"CASE WHEN {role} IS NULL THEN messages END"
+        if {"link", "role"} <= there:
+            table, text = "linked_turns", "NULL"
+        return self._index.execute(
+            f"SELECT id, start, stop, source, {role}, {trust}, {text}, forgotten FROM {table} WHERE {condition}",  # noqa: S608
+            (turn_id,),
+        )
+
     def _of_source(self, source: str) -> list[int]:
         """Turns of all branches with that source, by number. Raises DamagedError when one of them is not found."""
         if not self._has_sources:
@@ -310,6 +326,21 @@ class TurnRows:
             [f" {word}" for word in wanted],
         )
         return [turn_id for turn_id, fit in rows if fit and turn_id in branch]
+
+
+def _origin(
+    turn: int,
+    start: int,
+    stop: int,
+    source: str | None,
+    role: str | None,
+    trust: str | None,
+    messages: str | None,
+    _: int,
+) -> Origin:
+    """A row of ``_origin_rows``."""
+    whose = role or role_of(json.loads(messages or "[]"))
+    return Origin(turn, start, stop, whose, source, trust or default_trust(whose))
 
 
 def _encoded_ids(token_ids: Sequence[int]) -> bytes:

@@ -42,3 +42,19 @@ def test_origins_are_those_of_the_branch_one_stands_on(home: Home) -> None:
     store.abort()
     assert [origin.turn for origin in store.origins()] == [4]
     store.close()
+
+
+def test_origins_of_some_sources(home: Home) -> None:
+    """Asked for sources, turns without one of them are left out; what is added later is there too."""
+    store = create(home)
+    for number, source in enumerate(("page", None, "mail", "page"), start=1):
+        add_turn(store, number, 5, source=source)
+    assert [origin.turn for origin in store.origins({"page"})] == [1, 4]
+    assert [origin.turn for origin in store.origins({"mail", "nowhere"})] == [3]
+    assert store.origins(()) == []
+    assert [origin.turn for origin in store.origins()] == [1, 2, 3, 4]
+    add_turn(store, 5, 5, source="mail")
+    assert [origin.turn for origin in store.origins()] == [1, 2, 3, 4, 5]
+    store.forget([3])
+    assert [origin.turn for origin in store.origins({"mail", "page"})] == [1, 4, 5]
+    store.close()
