@@ -22,7 +22,6 @@ from agentmem.store.index import Index, encode_json
 from agentmem.store.lock import WriterLock
 from agentmem.store.schema import create_database
 from agentmem.store.slot_rows import SlotRows
-from agentmem.store.tensor_file import copy_used
 from agentmem.store.vault import Vault, shred
 
 _LEFTOVER_SECONDS = 3600.0
@@ -120,14 +119,14 @@ def write_fork(
         index = Index(db, agent_id, read_only=False)
         slots, layout = SlotRows(index), index.identity().layout
         tokens, blocks = index.file_sizes()
-        segments = vault.segments(source / "kv", layout, tokens, source_id, slots.pages)
+        segments = vault.segments(source / "kv", layout, tokens, source_id, slots.pages, slots.live)
         open_segment = slots.tail().segment
         for number in slots.segments():
             target = folder / "kv" / segments.path(number).name
             if not slots.used(number):  # only what was set aside lies there
                 _linked(segments.path(number), target)
             elif number == open_segment or not _linked(segments.path(number), target):
-                copy_used(segments.get(number).file, target, segments.start_of_turn(slots.used(number)))
+                segments.copy(number, target, slots.used(number))
         segments.close()
         for sums in slots.digests().files.values():
             vault.copy_digests(source / "digests", folder / "digests", layout, blocks, sums)

@@ -97,7 +97,7 @@ def _page_proven(
     for (tensor, head), expected in file.sums_of(sums).items():
         state = xxh3_64()
         for number, slot, count in runs:
-            state.update(segments.get(number).file.bytes_of(tensor, head, slot, slot + count))
+            state.update(segments.get(number).file.stored_bytes(tensor, head, slot, slot + count))
         if state.intdigest() != expected:
             return False
     return True

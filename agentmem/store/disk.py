@@ -27,6 +27,7 @@ from agentmem.store.mended import RepairReport
 from agentmem.store.mending import OLD_LOG, Ways, repair
 from agentmem.store.parts import Standing, StoreParts
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
+from agentmem.store.segment import nothing_live
 from agentmem.store.slot_rows import SlotRows
 from agentmem.store.trail import TrailRows
 from agentmem.store.turn_rows import TurnRows
@@ -67,7 +68,8 @@ class DiskStore:
             self._slots = SlotRows(self._index)
             tokens, blocks = self._index.file_sizes()
             layout = self._identity.layout
-            self._segments = vault.segments(folder / "kv", layout, tokens, agent_id, self._slots.pages)
+            live = self._slots.live if lock is not None else nothing_live  # only a writer punches holes
+            self._segments = vault.segments(folder / "kv", layout, tokens, agent_id, self._slots.pages, live)
             state_rows = RuleStateRows(self._index)
             self._states = BranchRuleStates(state_rows, lambda: self._at.branch)
             self._disk_digests = vault.digests(

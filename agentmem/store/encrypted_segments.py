@@ -14,7 +14,6 @@ import os
 import secrets
 import struct
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,8 @@ from agentmem.store.extents import Extent
 from agentmem.store.files import opened, write_all
 from agentmem.store.keys import DataKey
 from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable, page_range
-from agentmem.store.segment import LoadPages, Segment, SegmentSet
-from agentmem.store.tensor_file import _RAW_DTYPES, RawArray, TensorFile, TensorFileSpec, TensorWriter
+from agentmem.store.segment import LoadLive, LoadPages, Segment, SegmentSet
+from agentmem.store.tensor_file import RawArray, TensorFile, TensorFileSpec, TensorWriter
 
 NONCE = 8
 """A page's nonce; with the column's number it is the message's."""
@@ -37,38 +36,19 @@ HELD_BYTES = 256 << 20
 
 
 class EncryptedFile(TensorFile):
-    """A file whose rows are read from memory, where they are put when they are decrypted."""
+    """A file whose rows are views of memory of our own, where they are put when they are decrypted."""
 
     def __init__(self, path: Path, spec: TensorFileSpec, agent_id: str) -> None:
-        self._plain = mmap.mmap(-1, spec.size)
         self.written = False
         """Whether an open turn has rows here that are not in the file yet."""
         super().__init__(path, spec, agent_id)
-        self._stored = self._view
-        self._view = memoryview(self._plain)
-
-    def stored_bytes(self, tensor: int, head: int, start: int, stop: int) -> memoryview:
-        """The bytes of rows [start, stop) of one head as the file has them, not copied."""
-        offset = self.spec.offset(tensor, head, start)
-        return self._stored[offset : offset + (stop - start) * self.row_bytes(tensor)]
 
     def forget(self) -> None:
         """Let everything decrypted go; it reads as zeros."""
-        self._plain.madvise(mmap.MADV_DONTNEED)
+        self._map.madvise(mmap.MADV_DONTNEED)
 
-    def close(self) -> None:
-        """Drop both maps."""
-        super().close()
-        self._stored.release()
-        with suppress(BufferError):
-            self._plain.close()
-
-    def _row_array(self, tensor: int) -> RawArray:
-        heads, dim = self.spec.shapes[tensor]
-        raw = _RAW_DTYPES[self.spec.dtype.itemsize][1]
-        count = heads * self.spec.capacity * dim
-        array = np.frombuffer(self._plain, dtype=raw, count=count, offset=self.spec.offsets[tensor])
-        return array.reshape(heads * self.spec.capacity, dim)
+    def _mapped(self) -> mmap.mmap:
+        return mmap.mmap(-1, self.spec.size)
 
 
 class EncryptedPages(PageTable):
@@ -88,7 +68,7 @@ class EncryptedPages(PageTable):
         self._records: dict[int, bytes] = {}
         self.held = 0
         """Bytes decrypted since the last ``release``."""
-        super().__init__(file, pages)
+        super().__init__(file, pages, [(0, file.spec.capacity)])  # memory has no holes
 
     @property
     def source(self) -> EncryptedFile:
@@ -162,7 +142,7 @@ class EncryptedPages(PageTable):
         """A column's rows, decrypted; None when they are not what was written."""
         record, filled, number = self._records[page], self.filled(page), self._columns[tensor] + head
         first = page * PAGE_SLOTS
-        data = bytes(self._source.stored_bytes(tensor, head, first, first + filled))
+        data = self._source.stored_bytes(tensor, head, first, first + filled)
         self.bytes_checked += len(data)
         if not any(record):  # forgotten: whatever lies there, nobody can read it any more
             return bytes(len(data))
@@ -205,9 +185,10 @@ class EncryptedSegmentSet(SegmentSet):
         capacity: int,
         agent_id: str,
         load_pages: LoadPages,
+        load_live: LoadLive,
         key: DataKey,
     ) -> None:
-        super().__init__(folder, layout, capacity, agent_id, load_pages)
+        super().__init__(folder, layout, capacity, agent_id, load_pages, load_live)
         self._key = key
         self._tables: dict[int, EncryptedPages] = {}
 

@@ -1,9 +1,11 @@
 """Checksums of one segment's rows: pages of 32 slots, one xxh3-64 per (layer, keys|values, KV head).
 
 A page is checked once per turn, before its bytes are handed out, column by column: only what is read is
-checked, and what was changed in the file since is noticed by the next turn. The last page is *open*: its sums cover its first ``filled`` slots and are renewed at
-each commit. Slots beyond ``filled`` belong to no finished turn and are not checked. Knows nothing of
-turns or SQLite; reads bytes straight from the map.
+checked, and what was changed in the file since is noticed by the next turn. The last page is *open*: its sums cover
+its first ``filled`` slots and are renewed at each commit. Slots beyond ``filled`` belong to no finished turn and are
+not checked. A page is *whole* when each of its filled slots is known to be in the file; it is read through the map.
+Any other page may have holes, where a map can end the process (a tmpfs without a free page), and is read with pread.
+Knows nothing of turns or SQLite.
 """
 
 from __future__ import annotations
@@ -38,9 +40,17 @@ def page_range(start: int, stop: int) -> range:
 
 
 class PageTable:
-    """The pages of one open segment: what their bytes must hash to, and which were checked already."""
+    """The pages of one open segment: what their bytes must hash to, and which were checked already.
 
-    def __init__(self, file: TensorFile, pages: Iterable[PageSums]) -> None:
+    Args:
+        file: the open file.
+        pages: the checksums that the index has.
+        live: slot ranges [start, stop) whose bytes are in the file, and stay there while it is open.
+    """
+
+    def __init__(
+        self, file: TensorFile, pages: Iterable[PageSums], live: Iterable[tuple[int, int]] = ()
+    ) -> None:
         self._file = file
         count = file.spec.capacity // PAGE_SLOTS
         heads = [heads for heads, _ in file.spec.shapes]
@@ -51,6 +61,8 @@ class PageTable:
         self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
         self.bytes_checked = 0
         self._set(pages, checked=False)
+        self._whole = _covered(self._filled, live)  # a page that is begun later holds nothing but new rows
+        self._all_whole = bool(self._whole.all())
 
     def filled(self, page: int) -> int:
         """Slots of a page that belong to finished turns."""
@@ -75,6 +87,18 @@ class PageTable:
             head, page = due.nonzero()
             self._check(tensor, head * len(self._filled) + page + pages.start)
 
+    def whole_rows(self, rows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Which rows (head * capacity + slot) lie in whole pages, in the shape of ``rows``; None: all of them."""
+        if self._all_whole:
+            return None
+        whole = self._whole[(rows >> 5) % len(self._whole)]
+        return None if whole.all() else whole
+
+    def whole_slots(self, start: int, stop: int) -> bool:
+        """Whether slots [start, stop) lie in whole pages."""
+        pages = page_range(start, stop)
+        return self._all_whole or bool(self._whole[pages.start : pages.stop].all())
+
     def check_page(self, page: int) -> None:
         """Check every column of a page that was not checked yet. Raises DamagedError."""
         for tensor, unchecked in enumerate(self._unchecked):
@@ -88,8 +112,9 @@ class PageTable:
         if self._filled[page]:
             self.check_page(page)
         start = page * PAGE_SLOTS
+        read = self._file.bytes_of if self._whole[page] else self._file.stored_bytes
         sums = [
-            xxh3_64_intdigest(self._file.bytes_of(tensor, head, start, start + filled))
+            xxh3_64_intdigest(read(tensor, head, start, start + filled))
             for tensor, (heads, _) in enumerate(self._file.spec.shapes)
             for head in range(heads)
         ]
@@ -106,7 +131,7 @@ class PageTable:
         for tensor, (heads, dim) in enumerate(self._file.spec.shapes):
             row = dim * self._file.spec.dtype.itemsize
             for head in range(heads):
-                data = bytearray(self._file.bytes_of(tensor, head, first, first + filled))
+                data = bytearray(self._file.stored_bytes(tensor, head, first, first + filled))
                 for start, stop in ranges:
                     data[start * row : stop * row] = bytes((stop - start) * row)
                 sums.append(xxh3_64_intdigest(data))
@@ -151,8 +176,8 @@ class PageTable:
 
     def _matches(self, tensor: int, head: int, page: int) -> bool:
         start = page * PAGE_SLOTS
-        data = self._file.bytes_of(tensor, head, start, start + int(self._filled[page]))
-        self.bytes_checked += data.nbytes
+        data = self._file.stored_bytes(tensor, head, start, start + int(self._filled[page]))
+        self.bytes_checked += len(data)
         return bool(xxh3_64_intdigest(data) == int(self._sums[page, self._columns[tensor] + head]))
 
     def _check(self, tensor: int, cells: NDArray[np.int64]) -> None:
@@ -164,19 +189,33 @@ class PageTable:
         heads, pages = np.divmod(cells, len(self._filled))
         filled = self._filled[pages]
         sums = self._sums[pages, heads + self._columns[tensor]]
-        rows = self._file.tensor_bytes(tensor)
         size = self._file.row_bytes(tensor)
         starts = cells * (PAGE_SLOTS * size)
-        stops = starts + filled * size
-        found = [
-            xxh3_64_intdigest(rows[start:stop])
-            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-        ]
+        whole = None if self._all_whole else self._whole[pages]
+        found = self._hashes(tensor, starts, filled * size, whole)
         wrong = np.flatnonzero(np.array(found, dtype=_SUM) != sums)
         if len(wrong):
             raise self._wrong(tensor, int(heads[wrong[0]]), int(pages[wrong[0]]))
         self.bytes_checked += int(filled.sum()) * size
         self._unchecked[tensor][cells] = False
+
+    def _hashes(
+        self,
+        tensor: int,
+        starts: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        whole: NDArray[np.bool_] | None,
+    ) -> list[int]:
+        """Checksums of ranges of a tensor's bytes, all of them ``whole`` if that is None. Raises DamagedError."""
+        rows = self._file.tensor_bytes(tensor)
+        ranges = zip(starts.tolist(), sizes.tolist(), strict=True)
+        if whole is None or whole.all():
+            return [xxh3_64_intdigest(rows[start : start + size]) for start, size in ranges]
+        read, base = self._file.read, self._file.spec.offsets[tensor]
+        return [
+            xxh3_64_intdigest(rows[start : start + size] if mapped else read(base + start, size))
+            for (start, size), mapped in zip(ranges, whole.tolist(), strict=True)
+        ]
 
     def _wrong(self, tensor: int, head: int, page: int) -> DamagedError:
         first = page * PAGE_SLOTS
@@ -184,3 +223,14 @@ class PageTable:
             f"slots {first} to {first + self.filled(page)} of {self._file.spec.names[tensor]}[{head}]",
             "the checksum differs",
         )
+
+
+def _covered(filled: NDArray[np.int64], live: Iterable[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Of each page, whether all of its filled slots lie in ``live``."""
+    there = np.zeros((len(filled), PAGE_SLOTS), dtype=np.bool_)
+    slots = there.reshape(-1)
+    for start, stop in live:
+        slots[start:stop] = True
+    there |= np.arange(PAGE_SLOTS) >= filled[:, None]
+    whole: NDArray[np.bool_] = there.all(axis=1)
+    return whole

@@ -31,7 +31,7 @@ from agentmem.store.salvage_rows import SavedTable, mend_header, saved_tables
 from agentmem.store.salvage_tree import Row, gaps, lost_turns, rooted, stand_in
 from agentmem.store.schema import create_database
 from agentmem.store.search import spoken_words
-from agentmem.store.segment import SegmentSet, segment_spec
+from agentmem.store.segment import SegmentSet, nothing_live, segment_spec
 from agentmem.store.staging import Staging
 from agentmem.store.tensor_file import flaw_of
 
@@ -222,7 +222,9 @@ class _Salvage:
         pages = [row for row in self._rows("pages").values() if row["segment"] in self._segments]
         aside = list(self._rows("set_aside").values())
         extents: list[Row] = []
-        segments = SegmentSet(self._folder / "kv", layout, capacity, self._agent_id, lambda _: ())
+        segments = SegmentSet(
+            self._folder / "kv", layout, capacity, self._agent_id, lambda _: (), nothing_live
+        )
         try:
             staging = Staging(layout, segments, self._next_segment())
             own: dict[int, list[Row]] = {}

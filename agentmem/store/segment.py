@@ -7,7 +7,7 @@ and files; nothing of turns, branches or token positions.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,12 @@ from agentmem.store.tensor_file import (
 )
 
 LoadPages = Callable[[int], Iterable[PageSums]]
+LoadLive = Callable[[int], Sequence[tuple[int, int]]]
+
+
+def nothing_live(_: int) -> Sequence[tuple[int, int]]:
+    """For segments that somebody else may punch holes into while they are open."""
+    return ()
 
 
 def segment_spec(layout: KVLayout, capacity: int) -> TensorFileSpec:
@@ -54,7 +60,11 @@ class Segment:
         """Copy rows (head * capacity + slot), of any shape, to ``out`` (*shape, D)."""
         self.file.check_size()
         self.pages.check_rows(tensor, rows)
-        _take(self.file.rows(tensor), rows, out)
+        whole = self.pages.whole_rows(rows)
+        if whole is None:
+            _take(self.file.rows(tensor), rows, out)
+        else:
+            _take_or_read(self.file, tensor, rows, whole, out)
         self._bytes_copied += out.nbytes
 
     def read(self, tensor: int, slot: int, out: RawArray) -> None:
@@ -62,21 +72,41 @@ class Segment:
         heads, count, dim = out.shape
         self.file.check_size()
         self.pages.check_slots(tensor, slot, slot + count)
-        np.copyto(out, self.file.rows(tensor).reshape(heads, -1, dim)[:, slot : slot + count])
+        if self.pages.whole_slots(slot, slot + count):
+            np.copyto(out, self.file.rows(tensor).reshape(heads, -1, dim)[:, slot : slot + count])
+        else:
+            for head in range(heads):
+                self.file.read_rows(tensor, head * self.file.spec.capacity + slot, out[head])
         self._bytes_copied += out.nbytes
 
 
 class SegmentSet:
-    """An agent's segments by number. ``load_pages(number)`` delivers the checksums the index holds."""
+    """An agent's segments by number.
+
+    Args:
+        folder: where the files lie.
+        layout: shapes and dtype.
+        capacity: slots of a segment.
+        agent_id: for messages.
+        load_pages: delivers the checksums that the index holds of a segment.
+        load_live: delivers the slots of a segment whose bytes are there, sorted and disjoint.
+    """
 
     def __init__(
-        self, folder: Path, layout: KVLayout, capacity: int, agent_id: str, load_pages: LoadPages
+        self,
+        folder: Path,
+        layout: KVLayout,
+        capacity: int,
+        agent_id: str,
+        load_pages: LoadPages,
+        load_live: LoadLive,
     ) -> None:
         self.folder = folder
         self.capacity = capacity
         self.spec = segment_spec(layout, capacity)
         self.agent_id = agent_id
         self._load_pages = load_pages
+        self._load_live = load_live
         self._open: dict[int, Segment] = {}
         self._bytes_read_before = 0
         self._closed = False
@@ -101,7 +131,7 @@ class SegmentSet:
 
     def _opened(self, number: int) -> Segment:
         file = TensorFile(self.path(number), self.spec, self.agent_id)
-        return Segment(file, PageTable(file, self._load_pages(number)))
+        return Segment(file, PageTable(file, self._load_pages(number), self._load_live(number)))
 
     def create(self, number: int) -> bool:
         """Make the file of a new segment; False when an abandoned turn had made it already."""
@@ -143,12 +173,16 @@ class SegmentSet:
             return
         copy = path.with_suffix(".copy")
         copy.unlink(missing_ok=True)
-        copy_used(self.get(number).file, copy, self.start_of_turn(used))
+        self.copy(number, copy, used)
         with opened(copy, os.O_RDWR) as fd:
             sync_file(fd)
         os.replace(copy, path)
         sync_folder(self.folder)
         self.drop(number)
+
+    def copy(self, number: int, target: Path, used: int) -> None:
+        """Copy the slots in use to another file; what was freed stays free. Raises OSError, DamagedError."""
+        copy_used(self.get(number).file, target, self.start_of_turn(used), self._load_live(number))
 
     def free_pages(self, number: int, pages: Iterable[tuple[int, int]]) -> None:
         """Give ranges of whole pages back to the file system, where it takes them; they read as zeros after.
@@ -196,3 +230,22 @@ def _take(rows: RawArray, index: NDArray[np.int64], out: RawArray) -> None:
             _take(rows, index[part], out[part])
     else:
         out[...] = rows[index]
+
+
+def _take_or_read(
+    file: TensorFile, tensor: int, index: NDArray[np.int64], whole: NDArray[np.bool_], out: RawArray
+) -> None:
+    """Take rows of whole pages from the map, and read the others in runs."""
+    if index.ndim > 1:
+        for part in range(len(index)):
+            _take_or_read(file, tensor, index[part], whole[part], out[part])
+        return
+    out[whole] = file.rows(tensor)[index[whole]]
+    others = np.flatnonzero(~whole)
+    if not len(others):
+        return
+    apart = (np.diff(others) != 1) | (np.diff(index[others]) != 1)
+    cuts = (np.flatnonzero(apart) + 1).tolist()
+    for first, last in zip([0, *cuts], [*cuts, len(others)], strict=True):
+        start = int(others[first])
+        file.read_rows(tensor, int(index[start]), out[start : start + last - first])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agentmem.store.branch import Branch
 from agentmem.store.digest_log import DigestState, DigestSums
-from agentmem.store.extents import BranchMap, Extent, Tail
+from agentmem.store.extents import BranchMap, Extent, Tail, merged
 from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS, PageSums
 from agentmem.store.schema import has_table
@@ -70,6 +70,15 @@ class SlotRows:
             "SELECT e.segment, e.slot, e.slot + e.count, t.forgotten FROM sealed_extents e JOIN linked_turns t ON t.id = e.turn"
         )
         return [(SlotRange(*row[:3]), bool(row[3])) for row in rows]
+
+    def live(self, segment: int) -> list[tuple[int, int]]:
+        """Slot ranges of turns that were not forgotten: their bytes are in the file."""
+        rows = self._index.execute(
+            "SELECT slot, slot + count FROM sealed_extents "
+            "WHERE segment = ? AND turn NOT IN (SELECT id FROM main.turns WHERE forgotten)",
+            (segment,),
+        )
+        return merged(rows)
 
     def used(self, segment: int) -> int:
         """Slots up to the last one in use."""

@@ -24,7 +24,7 @@ from agentmem.store.files import FILE_MODE, opened, read_all, write_all
 from agentmem.store.index import Index
 from agentmem.store.keys import KEY_FILE, DataKey, MemoryKey, is_encrypted, unlock, write_key
 from agentmem.store.schema import bring_up_to_date, open_database
-from agentmem.store.segment import LoadPages, SegmentSet
+from agentmem.store.segment import LoadLive, LoadPages, SegmentSet
 from agentmem.store.tensor_file import TensorFile, copy_used
 
 
@@ -36,7 +36,13 @@ class Vault(Protocol):
         ...
 
     def segments(
-        self, folder: Path, layout: KVLayout, capacity: int, agent_id: str, load_pages: LoadPages
+        self,
+        folder: Path,
+        layout: KVLayout,
+        capacity: int,
+        agent_id: str,
+        load_pages: LoadPages,
+        load_live: LoadLive,
     ) -> SegmentSet:
         """The segments."""
         ...
@@ -72,10 +78,16 @@ class PlainVault:
         return open_database(folder / "agent.db", agent_id, read_only=read_only)
 
     def segments(
-        self, folder: Path, layout: KVLayout, capacity: int, agent_id: str, load_pages: LoadPages
+        self,
+        folder: Path,
+        layout: KVLayout,
+        capacity: int,
+        agent_id: str,
+        load_pages: LoadPages,
+        load_live: LoadLive,
     ) -> SegmentSet:
         """See :class:`Vault`."""
-        return SegmentSet(folder, layout, capacity, agent_id, load_pages)
+        return SegmentSet(folder, layout, capacity, agent_id, load_pages, load_live)
 
     def digests(
         self,
@@ -109,7 +121,7 @@ class PlainVault:
         """See :class:`Vault`."""
         with suppress(DamagedError):  # they are computed again
             file = TensorFile(digest_path(source, sums.file), digest_spec(layout, capacity), "")
-            copy_used(file, digest_path(folder, sums.file), sums.filled)
+            copy_used(file, digest_path(folder, sums.file), sums.filled, [(0, sums.filled)])
             file.close()
 
 
@@ -136,10 +148,16 @@ class EncryptedVault:
         return db
 
     def segments(
-        self, folder: Path, layout: KVLayout, capacity: int, agent_id: str, load_pages: LoadPages
+        self,
+        folder: Path,
+        layout: KVLayout,
+        capacity: int,
+        agent_id: str,
+        load_pages: LoadPages,
+        load_live: LoadLive,
     ) -> SegmentSet:
         """See :class:`Vault`."""
-        return EncryptedSegmentSet(folder, layout, capacity, agent_id, load_pages, self._data_key)
+        return EncryptedSegmentSet(folder, layout, capacity, agent_id, load_pages, load_live, self._data_key)
 
     def digests(
         self,
