@@ -14,6 +14,7 @@ from agentmem.store.base import Turn
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.collecting import remove_orphans, trim
 from agentmem.store.extents import BranchMap, Extent
+from agentmem.store.failures import typed
 from agentmem.store.forgetting import Eraser, scrubbed_sums
 from agentmem.store.pages import PageSums
 from agentmem.store.parts import Standing, StoreParts
@@ -61,7 +62,7 @@ class Rebuild:
         self._next = turn_id
 
     def stage(self, new: Rewritten) -> None:
-        """See :class:`agentmem.store.upkeep.Upkeep`."""
+        """See :class:`agentmem.store.upkeep.Upkeep`. Raises StoreError; the turn is not staged then."""
         if new.turn != self._next:
             raise StoreError(f"turn {new.turn} was read again, but turn {self._next} was to be")
         log, digests = self._at.log, self._parts.digests
@@ -79,8 +80,10 @@ class Rebuild:
             settings=dict(new.settings),
             receipt=dict(new.receipt),
         )
-        self._staged[turn.id] = Staged(turn, new.token_ids, log.new_extents(), (digests.kind, digests.count))
-        log.end_part()
+        staged = Staged(turn, new.token_ids, log.new_extents(), (digests.kind, digests.count))
+        with typed(self._parts.agent_id, "writing a rebuilt turn"):
+            log.end_part()
+        self._staged[turn.id] = staged
         self._parts.states.stage(turn.id)
         self._at.branch.append(BranchTurn(turn.id, turn.start, turn.stop))
         self._at.head, self._next = turn, None

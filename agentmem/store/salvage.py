@@ -157,6 +157,7 @@ class _Salvage:
                 raise DamagedError(
                     self._agent_id, "agent.db", f"row {row} of {table}", "it fits nothing that is left"
                 )
+            _settle(db.conn)
         finally:
             db.close()
         self._swap(path)
@@ -337,6 +338,13 @@ class _Salvage:
         with suppress(FileNotFoundError):
             (self._folder / OLD_LOG).unlink()
         sync_folder(self._folder)
+
+
+def _settle(conn: sqlite3.Connection) -> None:
+    """Put all of a new index into its file, which alone is moved: closing it says nothing of a disk that refused."""
+    blocked, *_ = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if blocked:
+        raise sqlite3.OperationalError("the new index could not be written whole")
 
 
 def _columns_of(conn: sqlite3.Connection) -> dict[str, list[str]]:

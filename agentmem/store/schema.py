@@ -21,7 +21,7 @@ from agentmem.errors import DamagedError, FormatVersionError, StoreError
 from agentmem.store.connection import IndexConnection, apply_settings, connect, require_wal
 from agentmem.store.failures import of_sqlite
 from agentmem.store.origins import default_trust, role_of
-from agentmem.store.seals import Seals, seal_all
+from agentmem.store.seals import Seals, seal_all, unseal
 from agentmem.store.search import spoken_words
 from agentmem.store.trail_tables import TRAIL_TABLES
 
@@ -325,11 +325,12 @@ def _migrate(db: Database, agent_id: str) -> None:
     applied = _applied(db)
     if _names() <= applied:
         return
+    unseal(db.conn)  # an encrypted index was sealed when it was decrypted
     if "m003_seals" in applied:
         seals = Seals(db.conn, read_only=True)  # what is damaged must not be sealed over
         for where, detail in (*seals.flaws(db.conn.execute), *seals.row_flaws(db.conn.execute)):
             raise DamagedError(agent_id, "agent.db", where, detail)
-        seals.drop(db.conn)
+        unseal(db.conn)
     db.execute("BEGIN IMMEDIATE")
     try:
         migrations.apply(db)

@@ -64,11 +64,6 @@ class Seals:
             statements += [line for table in self.tables() for line in _triggers(table, self._columns[table])]
         conn.executescript(";\n".join(("BEGIN", *statements, "COMMIT;")))
 
-    def drop(self, conn: sqlite3.Connection) -> None:
-        """Take the views away: the tables are about to change."""
-        for (view,) in conn.execute("SELECT name FROM temp.sqlite_schema WHERE type = 'view'").fetchall():
-            conn.execute(f"DROP VIEW temp.{view}")
-
     @property
     def there(self) -> bool:
         """Whether this index has seals at all."""
@@ -128,6 +123,15 @@ class Seals:
             for seal in (ROW_SUM, LINK):
                 if seal in columns:
                     yield from self._row_flaws(table, seal, execute)
+
+
+def unseal(conn: sqlite3.Connection) -> None:
+    """Take away what :class:`Seals` put into a connection: the tables are about to change, or it looks at them anew."""
+    found = conn.execute(
+        "SELECT type, name FROM temp.sqlite_schema WHERE type IN ('view', 'trigger')"
+    ).fetchall()
+    for kind, name in found:
+        conn.execute(f"DROP {kind} temp.{name}")
 
 
 def seal_all(conn: sqlite3.Connection) -> None:

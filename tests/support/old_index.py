@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from agentmem.store import schema
+from agentmem.store import DiskHome, schema
+from agentmem.store.encrypted_index import INDEX_FILE, connect_encrypted, write_encrypted
+from agentmem.store.keys import unlock
 from agentmem.store.seals import seal_all
 
 _OWN = ("sqlite_", "_sqlite_", "turn_words")
@@ -47,6 +50,24 @@ def make_older(path: Path, before: str) -> None:
     raw = sqlite3.connect(path)
     raw.execute("PRAGMA journal_mode = WAL")
     raw.close()
+
+
+def make_older_encrypted(home: DiskHome, agent_id: str, before: str) -> None:
+    """The same for a closed agent that is encrypted with the home's key."""
+    folder = home.folder_of(agent_id)
+    key = unlock(folder, agent_id, home.peek(agent_id).uuid, home.key)
+    assert key is not None, "it is not encrypted"
+    plain, path = folder / "plain.db", folder / INDEX_FILE
+    with (
+        closing(connect_encrypted(path, agent_id, key, read_only=True)) as now,
+        closing(sqlite3.connect(plain)) as copy,
+    ):
+        now.backup(copy)
+    make_older(plain, before)
+    path.unlink()
+    with closing(sqlite3.connect(plain)) as older:
+        write_encrypted(path, older, key)
+    plain.unlink()
 
 
 def _empty(path: Path) -> Path:
