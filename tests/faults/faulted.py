@@ -44,6 +44,10 @@ class Prepared:
         """Whether that may be there after a fault."""
         return found in (self.before, self.after) or (bool(self.between) and found[0] in self.between)
 
+    def acknowledges(self, found: Any) -> bool:
+        """Whether that may be there once the operation has returned."""
+        return bool(found == self.after)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -142,7 +146,7 @@ def thinned(cases: Sequence[Item], limit: int, seed: int) -> list[Item]:
 def _judged(prepared: Prepared, outcome: children.Outcome, folder: Path) -> Iterable[str]:
     """The home opened again without faults: old or new, new if it was acknowledged; then it goes on."""
     found = prepared.see(folder)
-    if outcome.ended == "done" and found != prepared.after:
+    if outcome.ended == "done" and not prepared.acknowledges(found):
         return ["it was acknowledged, and is not there"]
     if not prepared.allows(found):
         return [f"neither the state before nor the one after ({outcome.ended} {outcome.text})"]

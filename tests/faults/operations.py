@@ -19,9 +19,10 @@ from unittest.mock import patch
 from agentmem.errors import AgentMemError, StateNotFoundError
 from agentmem.store import DiskHome, Home, InMemoryHome, Store, VerifyReport
 from agentmem.store.keys import MemoryKey
+from agentmem.store.upkeep import Reason, Rewritten
 from faults import children, shim
 from support.old_index import make_older, versions
-from support.stores import add_turn, contents, create, digests, kv, new_turn
+from support.stores import AT, add_turn, contents, create, digests, kv, new_turn
 
 Snapshot = Mapping[str, Any]
 """Agent id -> everything that can be seen of it; an agent that is not there is not in it."""
@@ -29,7 +30,7 @@ NAMES = ("ada", "bob")
 SEGMENT_TOKENS, DIGEST_BLOCKS = 64, 4
 
 
-def _nothing(home: Home | Store) -> None:
+def nothing(home: Home | Store) -> None:
     """There is nothing to do."""
 
 
@@ -43,7 +44,7 @@ class Operation:
     name: str
     prepare: Callable[[Home], None]
     act: Callable[[Home], None]
-    disturb: Callable[[DiskHome], None] = _nothing
+    disturb: Callable[[DiskHome], None] = nothing
 
 
 def disk_home(folder: Path) -> DiskHome:
@@ -81,7 +82,7 @@ def snapshot(home: Home) -> Snapshot:
         if home.exists(name):
             store = home.open(name)
             report = store.verify(deep=True)
-            assert _whole(report), f"{name} does not verify: {report.findings}"
+            assert whole(report), f"{name} does not verify: {report.findings}"
             found[name] = seen(store)
             store.close()
     return found
@@ -98,7 +99,7 @@ def read_all(home: Home) -> None:
                 store.close()
 
 
-def _whole(report: VerifyReport) -> bool:
+def whole(report: VerifyReport) -> bool:
     """Nothing is wrong but digests, which are a cache: they are made again when they are next needed."""
     return all(finding.file.startswith("digests/") for finding in report.findings)
 
@@ -123,6 +124,8 @@ def seen(store: Store) -> Any:
         list(store.log.dead),
         (store.log.length, digest.hexdigest()),
         store.noted("config"),
+        store.upkeep.audit(),
+        store.upkeep.marks(),
     )
 
 
@@ -215,6 +218,25 @@ def _unfinished(store: Store) -> None:
     store.digests.append(digests(9, 4))
 
 
+def _rebuild(store: Store) -> None:
+    """Without the second turn; the third, in other tokens."""
+    _half_rebuilt(store)
+    store.upkeep.commit_rebuild(Reason("rebuild", "turn", AT))
+
+
+def _half_rebuilt(store: Store) -> None:
+    (later,) = store.upkeep.begin_rebuild([2])
+    store.upkeep.stand_before(later)
+    store.log.append(*kv(13, 75))
+    store.digests.append(digests(13, 3))
+    store.upkeep.stage(Rewritten(later, "again-13", [13] * 75, {}, {}))
+
+
+def _given_up(store: Store) -> None:
+    _half_rebuilt(store)
+    store.abort()
+
+
 def _draft(home: Home, name: str) -> None:
     """A finished agent in the workshop of "ada"."""
     home.clear_workshop("ada")
@@ -238,13 +260,16 @@ def _place(home: Home) -> None:
 
 
 PLAIN = (
-    Operation("create", _nothing, lambda home: create(home).close()),
-    Operation("open and close", lived, with_ada(_nothing)),
+    Operation("create", nothing, lambda home: create(home).close()),
+    Operation("open and close", lived, with_ada(nothing)),
     Operation("turn", lived, with_ada(_turn)),
     Operation("turn elsewhere", branched, with_ada(_turn_elsewhere)),
     Operation("note", lived, with_ada(lambda store: store.note("config", {"b": [2] * 50}))),
     Operation("rewind", lived, with_ada(lambda store: store.rewind("state-1"))),
     Operation("forget", lived, with_ada(lambda store: store.forget([2]))),
+    Operation("rebuild", lived, with_ada(_rebuild)),
+    Operation("rebuild half way, and give up", lived, with_ada(_given_up)),
+    Operation("pin", lived, with_ada(lambda store: store.upkeep.pin(1, pinned=True))),
     Operation("forget what a fork shares", forked, with_ada(lambda store: store.forget([1]))),
     Operation("collect", branched, with_ada(lambda store: store.collect(prune=True))),
     Operation("fork", lived, lambda home: home.fork("ada", "bob")),
@@ -268,7 +293,7 @@ def interrupted() -> tuple[Operation, ...]:
             elif done:
                 with_ada(act)(home)
 
-        return Operation(name, prepare, with_ada(_nothing))
+        return Operation(name, prepare, with_ada(nothing))
 
     def forget(store: Store) -> None:
         store.forget([2])
@@ -281,6 +306,8 @@ def interrupted() -> tuple[Operation, ...]:
         again("open after a kill with a full WAL", lived, _turn, None, done=True),
         again("open after a kill in forget", lived, forget, "forgetting.scrub", done=True),
         again("open after a kill in scrubbing", lived, forget, "index.Index.compact", done=True),
+        again("open after a kill in half a rebuild", lived, _half_rebuilt, None, done=False),
+        again("open after a kill in a rebuild", lived, _rebuild, "forgetting.scrub", done=True),
         again("open after a kill in collect", branched, collect, "index.Index.compact", done=True),
     )
 
@@ -288,7 +315,7 @@ def interrupted() -> tuple[Operation, ...]:
 def migrations() -> tuple[Operation, ...]:
     """Openings of agents that older versions made: each past schema."""
     return tuple(
-        Operation(f"migrate to {version}", lived, with_ada(_nothing), partial(_aged, version))
+        Operation(f"migrate to {version}", lived, with_ada(nothing), partial(_aged, version))
         for version in versions()[1:]
     )
 

@@ -57,7 +57,9 @@ class Fault:
         return self.kind >= Kind.KILL_BEFORE
 
     def __str__(self) -> str:
-        name = errno.errorcode[self.error] if self.kind == Kind.FAIL else self.kind.name.lower()
+        name = (
+            errno.errorcode.get(self.error, "no error") if self.kind == Kind.FAIL else self.kind.name.lower()
+        )
         often = " and all after" if self.forever else ""
         return f"{name} at call {self.nth}{often}"
 
