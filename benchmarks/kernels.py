@@ -116,13 +116,13 @@ def _cases(histories: list[int], device: torch.device) -> list[tuple[str, str, C
         )
     )
     queries = noise(HKV, HQ // HKV * QUERY_ROWS, D, dtype=torch.float32)
-    L, quarter = config.block_tokens, config.block_tokens // 4
+    L, edge = config.block_tokens, config.block_tokens // 4
     candidates = noise(HKV, 4 * config.recall_blocks, L, D)
     cases.append(
         (
             "block_masses",
             f"{4 * config.recall_blocks} blocks of {L}, edges",
-            lambda backend: block_masses(queries, candidates, quarter=quarter, backend=backend),
+            lambda backend: block_masses(queries, candidates, edge=edge, backend=backend),
         )
     )
     for history in histories:

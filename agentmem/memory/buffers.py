@@ -19,6 +19,7 @@ from agentmem.memory.pair_buffer import PairBuffer
 from agentmem.memory.rooms import Rooms
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
+from agentmem_kernels import Kept, accelerated, enter, rotate_into
 
 
 class LayerBuffer:
@@ -27,6 +28,7 @@ class LayerBuffer:
     def __init__(self, spec: LayerSpec, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         shape = (spec.num_kv_heads, capacity, spec.head_dim)
         self.spec = spec
+        self._rotation = None if spec.rotary is None else spec.rotary.rotation
         self.keys_rot = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty(shape, dtype=dtype, device=device)
         self.dead = torch.zeros(shape[:2], dtype=torch.bool, device=device)
@@ -49,9 +51,32 @@ class LayerBuffer:
         self.dead[:, self.used : self.used + flags.shape[1]] = flags
         self.any_dead = True
 
+    def enter(
+        self, queries_raw: Tensor, keys_raw: Tensor, values: Tensor, staging: Staging, at: int
+    ) -> Tensor:
+        """Append new tokens (Hkv, T, D), and stage them and their queries (1, Hq, T, D) from index ``at`` on.
+
+        Returns the queries rotated to where their tokens stand. On a GPU all of this is one launch.
+        """
+        layer = self.spec.index
+        if accelerated(keys_raw):
+            start, self.used = self.used, self.used + keys_raw.shape[1]
+            rooms = (self.keys_rot, self.values)
+            new = (queries_raw[0], keys_raw, values)
+            return enter(*new, self._rotation, start, *rooms, kept=staging.rooms(layer), at=at)[None]
+        staging.put(layer, at, queries_raw[0], keys_raw, values)
+        rotated = self.rotate_queries(queries_raw, self.used)
+        self.extend(keys_raw, values)
+        return rotated
+
     def extend(self, keys_raw: Tensor, values: Tensor | None) -> None:
         """Append (Hkv, T, D) raw keys, rotated to their index, and values (None: already in place)."""
         start, stop = self.used, self.used + keys_raw.shape[1]
+        if values is not None and accelerated(keys_raw):
+            self.used = stop
+            rooms = (self.keys_rot[:, start:stop], self.values[:, start:stop])
+            rotate_into(keys_raw, values, self._rotation, start, *rooms)
+            return
         if self.spec.rotary is None:
             self.keys_rot[:, start:stop].copy_(keys_raw)
         else:
@@ -80,6 +105,10 @@ class Staging:
         self.keys_raw = [room(spec.num_kv_heads, spec.head_dim) for spec in specs]
         self.values = [room(spec.num_kv_heads, spec.head_dim) for spec in specs]
         self.queries_raw = [room(spec.num_q_heads, spec.head_dim) for spec in specs]
+
+    def rooms(self, layer: int) -> Kept:
+        """One layer's rooms, whole."""
+        return Kept(self.queries_raw[layer], self.keys_raw[layer], self.values[layer])
 
     def put(self, layer: int, at: int, queries_raw: Tensor, keys_raw: Tensor, values: Tensor) -> None:
         """Keep T tokens' (H, T, D) projections at index ``at``."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agentmem.errors import ShapeError
+from agentmem_kernels import Rotation
 
 
 class _Scratch(threading.local):
@@ -67,6 +68,7 @@ class RotaryTable:
         width = D if self._pairs is None else self._pairs[2]
         self._S = S[:, :width].contiguous()
         self._perm = perm.contiguous()
+        self.rotation = Rotation(self._C, self._S, self._perm, in_fp32)
         self._counting = torch.arange(P)
         self._scratch = _Scratch()
 

@@ -144,8 +144,7 @@ class WorkingMemory:
         if not self._decoding:
             self._chooser.hear(layer, q_raw[0])
         chosen = self._fill(spec, layout, q_raw[0], scaling) if self._rebuild else None
-        self._workspace.staging.put(layer, self._staged, q_raw[0], k_raw[0], v[0])
-        sight = self._placement.see(spec, layout, q_raw, k_raw[0], v[0])
+        sight = self._placement.see(spec, layout, q_raw, k_raw[0], v[0], self._staged)
         if chosen is not None and self._measure:
             self._add_shares(sight, chosen, scaling, softcap, sinks)
         if self._received is not None and spec.window is None:

@@ -21,6 +21,7 @@ Backend = Literal["auto", "torch", "triton"]
 T = TypeVar("T")
 
 VARIABLE = "AGENTMEM_KERNELS"
+_NAMES: tuple[str, ...] = get_args(Backend)
 _AUTO = os.environ.get(VARIABLE, "auto")
 _refused: set[str] = set()  # kernels that Triton could not build here: tried once each
 
@@ -36,7 +37,7 @@ def accelerated(tensor: Tensor, backend: Backend = "auto") -> bool:
         BackendError: Triton was asked for and cannot run, or the backend has no such name.
     """
     asked = _AUTO if backend == "auto" else backend
-    if asked not in get_args(Backend):
+    if asked not in _NAMES:
         raise BackendError(
             f"backend={asked!r} is unknown; use auto, torch or triton (also in the variable {VARIABLE})"
         )

@@ -22,7 +22,7 @@ def block_masses(
     *,
     index: Tensor | None = None,
     dead: Tensor | None = None,
-    quarter: int | None = None,
+    edge: int | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """Attention mass of blocks, summed over query rows.
@@ -33,30 +33,30 @@ def block_masses(
         index: (Hkv, C) int64, which blocks per head, contiguous, each in [0, N), which is not checked on a GPU;
             None: all N, and C is N.
         dead: (Hkv, C, L) bool, contiguous, keys that count for nothing.
-        quarter: if given, also the mass of each block's first and last so many keys.
+        edge: if given, also the mass of each block's first and last so many keys.
         backend: see :mod:`.backends`.
 
     Returns:
-        (1, Hkv, C) fp32, or with ``quarter`` (3, Hkv, C): whole, first keys, last keys. A row adds up to 1 over
+        (1, Hkv, C) fp32, or with ``edge`` (3, Hkv, C): whole, first keys, last keys. A row adds up to 1 over
         the living keys; where none lives, to 0.
 
     Raises:
         ValueError: shapes do not fit.
         BackendError: the backend asked for cannot run.
     """
-    _check(queries, keys, index, dead, quarter)
+    _check(queries, keys, index, dead, edge)
     Hkv, M, W = queries.shape
     C, L = keys.shape[1] if index is None else index.shape[1], keys.shape[2]
     if not (Hkv and M and C and L):
-        return torch.zeros(1 if quarter is None else 3, Hkv, C, device=queries.device)
+        return torch.zeros(1 if edge is None else 3, Hkv, C, device=queries.device)
 
     def by_triton() -> Tensor:
         from agentmem_kernels.on_triton import masses  # noqa: PLC0415  # only where Triton runs
 
-        return masses.block_masses(queries, keys, index, dead, quarter)
+        return masses.block_masses(queries, keys, index, dead, edge)
 
     def plain() -> Tensor:
-        return _plain(queries, keys, index, dead, quarter)
+        return _plain(queries, keys, index, dead, edge)
 
     if W > WIDEST and backend == "auto":
         return plain()
@@ -64,7 +64,7 @@ def block_masses(
 
 
 def _plain(
-    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, quarter: int | None
+    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, edge: int | None
 ) -> Tensor:
     """Torch's operations: products in the keys' dtype, everything behind them in fp32."""
     Hkv, M, W = queries.shape
@@ -77,7 +77,7 @@ def _plain(
         logits = logits.masked_fill(dead[:, None], -torch.inf)
     highest = logits.amax((2, 3), keepdim=True)
     weights = logits.sub_(highest.masked_fill_(highest == -torch.inf, 0.0)).exp_()
-    parts = [weights] if quarter is None else [weights, weights[..., :quarter], weights[..., L - quarter :]]
+    parts = [weights] if edge is None else [weights, weights[..., :edge], weights[..., L - edge :]]
     sums = [part.sum(3) for part in parts]
     total = sums[0].sum(2, keepdim=True)
     total = total.masked_fill(total == 0, 1.0)
@@ -85,7 +85,7 @@ def _plain(
 
 
 def _check(
-    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, quarter: int | None
+    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, edge: int | None
 ) -> None:
     if queries.ndim != 3 or keys.ndim != 4 or (len(keys), keys.shape[3]) != (len(queries), queries.shape[2]):
         raise ValueError(
@@ -98,5 +98,5 @@ def _check(
     shape = (len(keys), keys.shape[1] if index is None else index.shape[1], keys.shape[2])
     if dead is not None and (dead.shape != shape or dead.dtype != torch.bool or not dead.is_contiguous()):
         raise ValueError(f"dead: expected {shape} bool, contiguous, got {tuple(dead.shape)} {dead.dtype}")
-    if quarter is not None and not 1 <= quarter <= keys.shape[2]:
-        raise ValueError(f"quarter: expected 1 to {keys.shape[2]} keys, got {quarter}")
+    if edge is not None and not 1 <= edge <= keys.shape[2]:
+        raise ValueError(f"edge: expected 1 to {keys.shape[2]} keys, got {edge}")

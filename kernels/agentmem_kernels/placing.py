@@ -37,7 +37,7 @@ def rotate_into(
     """Write keys, rotated to positions start, start + 1, ..., and values where they belong.
 
     Args:
-        keys, values: (Hkv, S, D) raw; values may be None, when only keys move. The last dim is contiguous.
+        keys, values: (Hkv, S, D) raw; values may be None, when only keys move.
         rotation: None for a layer without positions.
         start: the first position.
         keys_out, values_out: (Hkv, n, D), views of buffers with a contiguous last dim; do not overlap the inputs.
@@ -57,7 +57,15 @@ def rotate_into(
     def by_triton() -> None:
         from agentmem_kernels.on_triton import placing  # noqa: PLC0415  # only where Triton runs
 
-        placing.rotate_into(keys, values, rotation, start, keys_out, values_out, tokens)
+        placing.rotate_into(
+            _rows(keys),
+            None if values is None else _rows(values),
+            rotation,
+            start,
+            keys_out,
+            values_out,
+            tokens,
+        )
 
     def plain() -> None:
         index = None if tokens is None else tokens[..., None].expand(Hkv, count, D)
@@ -84,7 +92,7 @@ def enter(
     """Let T new tokens enter a working set at index and position ``start``; returns their rotated queries.
 
     Args:
-        q: (Hq, T, D) raw queries. The last dim of all tensors is contiguous.
+        q: (Hq, T, D) raw queries.
         k, v: (Hkv, T, D), raw.
         rotation: None for a layer without positions.
         start: where they stand in the working set, and their position.
@@ -105,7 +113,7 @@ def enter(
     def by_triton() -> Tensor:
         from agentmem_kernels.on_triton import placing  # noqa: PLC0415  # only where Triton runs
 
-        return placing.enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
+        return placing.enter(_rows(q), _rows(k), _rows(v), rotation, start, keys_out, values_out, kept, at)
 
     def plain() -> Tensor:
         if kept is not None:
@@ -140,7 +148,8 @@ def _check_place(
         raise ValueError(f"values: expected {tuple(keys.shape)} into {tuple(keys_out.shape)}")
     if tokens is not None and (tokens.shape != (Hkv, count) or not tokens.is_contiguous()):
         raise ValueError(f"tokens: expected ({Hkv}, {count}), contiguous, got {tuple(tokens.shape)}")
-    _check_last(keys=keys, values=values, keys_out=keys_out, values_out=values_out)
+    if any(out is not None and _rows(out) is not out for out in (keys_out, values_out)):
+        raise ValueError(f"keys_out, values_out: the last dim must be contiguous, got {keys_out.stride()}")
     if rotation is not None:
         rotation.check(keys, start, count)
 
@@ -172,12 +181,10 @@ def _check_enter(
             raise ValueError(
                 f"kept: {at} + {T} tokens leave rooms of {rooms[1][1]}, or these are not contiguous"
             )
-    _check_last(q=q, k=k, v=v)
     if rotation is not None:
         rotation.check(q, start, T)
 
 
-def _check_last(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-            raise ValueError(f"{name}: the last dim must be contiguous, got strides {tensor.stride()}")
+def _rows(x: Tensor) -> Tensor:
+    """The tensor with a contiguous last dim: itself, nearly always."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -40,6 +40,8 @@ def sort_keys(scores: Tensor, alive: Tensor | None = None, *, backend: Backend =
     """Whole numbers that sort as (score, block's number) do: (H, N) int64, no two of a row equal."""
     if scores.ndim != 2 or (scores.shape[1] > 1 and scores.stride(1) != 1):
         raise ValueError(f"scores: expected (H, N), the last dim contiguous, got {tuple(scores.shape)}")
+    if scores.dtype not in (torch.float32, torch.int32, torch.int64):
+        raise ValueError(f"scores: expected fp32 or whole numbers, got {scores.dtype}")
     if alive is not None and (alive.shape != scores.shape[1:] or alive.dtype != torch.bool):
         raise ValueError(f"alive: expected ({scores.shape[1]},) bool, got {tuple(alive.shape)} {alive.dtype}")
 

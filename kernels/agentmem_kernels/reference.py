@@ -76,7 +76,7 @@ def block_masses(
     *,
     index: Tensor | None = None,
     dead: Tensor | None = None,
-    quarter: int | None = None,
+    edge: int | None = None,
 ) -> Tensor:
     """See :func:`agentmem_kernels.masses.block_masses`: one softmax per row over all keys, in fp32, added up."""
     Hkv, M, _ = queries.shape
@@ -90,7 +90,7 @@ def block_masses(
             torch.softmax(logits.reshape(M, -1), dim=-1).reshape(logits.shape).nan_to_num(0.0).sum(0)
         )  # (C, L)
         size = share.shape[1]
-        shares = [share] if quarter is None else [share, share[:, :quarter], share[:, size - quarter :]]
+        shares = [share] if edge is None else [share, share[:, :edge], share[:, size - edge :]]
         parts.append(torch.stack([some.sum(1) for some in shares]))
     return torch.stack(parts, dim=1)
 

@@ -43,8 +43,8 @@ def test_masses_equal_the_reference(
     index = torch.randint(0, N, (Hkv, 13), generator=generator) if case == "all" else None
     C = N if index is None else 13
     dead = torch.rand(Hkv, C, L, generator=generator) < 0.2 if case in {"dead", "all"} else None
-    quarter = max(1, L // 4) if case in {"plain", "all"} else None
-    expected = reference.block_masses(queries, keys, index=index, dead=dead, quarter=quarter)
+    edge = max(1, L // 4) if case in {"plain", "all"} else None
+    expected = reference.block_masses(queries, keys, index=index, dead=dead, edge=edge)
 
     there = [None if one is None else one.to(device) for one in (index, dead)]
     found = block_masses(
@@ -52,7 +52,7 @@ def test_masses_equal_the_reference(
         keys.to(device),
         index=there[0],
         dead=there[1],
-        quarter=quarter,
+        edge=edge,
         backend=backend,
     )
 
@@ -69,9 +69,9 @@ def test_equal_inputs_give_equal_bits(device: str) -> None:
     slots = slots.contiguous().to(device)
     slab[:, slots[0]] = keys
 
-    once = block_masses(queries, keys, quarter=2, backend="triton")
-    again = block_masses(queries, keys, quarter=2, backend="triton")
-    from_slab = block_masses(queries, slab, index=slots, quarter=2, backend="triton")
+    once = block_masses(queries, keys, edge=2, backend="triton")
+    again = block_masses(queries, keys, edge=2, backend="triton")
+    from_slab = block_masses(queries, slab, index=slots, edge=2, backend="triton")
 
     assert torch.equal(once, again) and torch.equal(once, from_slab)
 
@@ -83,7 +83,7 @@ def test_rows_that_see_nothing_give_nothing(device: str, backend: str) -> None:
     dead = torch.ones(2, 6, 4, dtype=torch.bool, device=device)
 
     assert not block_masses(queries, keys, dead=dead, backend=backend).any()
-    assert block_masses(queries, keys[:, :0], quarter=1, backend=backend).shape == (3, 2, 0)
+    assert block_masses(queries, keys[:, :0], edge=1, backend=backend).shape == (3, 2, 0)
     assert not block_masses(queries[:, :0], keys, backend=backend).any()
 
 
@@ -95,7 +95,7 @@ def test_rows_that_see_nothing_give_nothing(device: str, backend: str) -> None:
         ({"index": torch.zeros(3, 2, dtype=torch.int64)}, "index"),
         ({"dead": torch.zeros(2, 6, 4)}, "dead"),
         ({"dead": torch.zeros(2, 5, 4, dtype=torch.bool)}, "dead"),
-        ({"quarter": 5}, "quarter"),
+        ({"edge": 5}, "edge"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, object], message: str) -> None:

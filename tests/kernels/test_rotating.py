@@ -105,6 +105,7 @@ def test_new_tokens_enter(
     q, k, v = (  # as a model hands them over: (T, H, D) with the heads moved to the front
         torch.randn(T, H, D, generator=generator).to(dtype).transpose(0, 1) for H in (Hq, Hkv, Hkv)
     )
+    v = v.transpose(1, 2).contiguous().transpose(1, 2)  # or in any other order
     keys, values = (torch.zeros(Hkv, T + 12, D, dtype=dtype, device=device) for _ in range(2))
     kept = Kept(*(torch.zeros(H, T + 5, D, dtype=dtype, device=device) for H in (Hq, Hkv, Hkv)))
     expected = torch.zeros(2, Hkv, T + 12, D, dtype=dtype)
@@ -141,7 +142,7 @@ def test_nothing_enters_without_tokens(device: str) -> None:
         ({"start": 58}, "positions 58..61 leave the table of 60"),
         ({"start": -1}, "leave the table"),
         ({"keys": torch.zeros(2, 4, 8, dtype=torch.float16)}, "torch.float16 do not fit"),
-        ({"keys": torch.zeros(2, 8, 4).transpose(1, 2)}, "contiguous"),
+        ({"keys_out": torch.zeros(2, 8, 4).transpose(1, 2)}, "contiguous"),
         ({"tokens": torch.zeros(2, 3, dtype=torch.int64)}, "tokens"),
     ],
 )

@@ -49,8 +49,13 @@ class Placement(Protocol):
         """Lay a layer's past out anew; returns what ``choose`` chose, if it was asked."""
         ...
 
-    def see(self, spec: LayerSpec, layout: Layout, q_raw: Tensor, k_raw: Tensor, v: Tensor) -> Sight:
-        """Append T new tokens: q_raw (1, Hq, T, D), k_raw and v (Hkv, T, D); what their queries see."""
+    def see(
+        self, spec: LayerSpec, layout: Layout, q_raw: Tensor, k_raw: Tensor, v: Tensor, staged: int
+    ) -> Sight:
+        """Append T new tokens: q_raw (1, Hq, T, D), k_raw and v (Hkv, T, D); what their queries see.
+
+        The three are staged too, from index ``staged`` on, as they are.
+        """
         ...
 
 

@@ -111,6 +111,7 @@ class FarPlacement:
         self._rule = rule
         self._config = config
         self._buffers = workspace.pairs
+        self._staging = workspace.staging
         self._loader = loader
         self._device = workspace.device
         self._plain = OrderedPlacement(workspace, loader)
@@ -136,10 +137,13 @@ class FarPlacement:
         self._loader.span(spec, start, layout.length, state, buffer, near)
         return chosen
 
-    def see(self, spec: LayerSpec, layout: Layout, q_raw: Tensor, k_raw: Tensor, v: Tensor) -> Sight:
+    def see(
+        self, spec: LayerSpec, layout: Layout, q_raw: Tensor, k_raw: Tensor, v: Tensor, staged: int
+    ) -> Sight:
         """See :meth:`Placement.see`. E is 2 D where pairs are seen."""
         if spec.window is not None or layout.dense:
-            return self._plain.see(spec, layout, q_raw, k_raw, v)
+            return self._plain.see(spec, layout, q_raw, k_raw, v, staged)
+        self._staging.put(spec.index, staged, q_raw[0], k_raw, v)
         buffer, T = self._buffers[spec.index], q_raw.shape[2]
         far, start = self._far_count(layout), self._near_start(layout)
         first = start + buffer.used - far

@@ -43,6 +43,7 @@ class OrderedPlacement:
 
     def __init__(self, workspace: Workspace, loader: Loader) -> None:
         self._buffers = workspace.layers
+        self._staging = workspace.staging
         self._loader = loader
         self._masks = Masks()
 
@@ -63,11 +64,12 @@ class OrderedPlacement:
         self._span(spec, buffer, split.window_start, layout.length, layout)
         return chosen
 
-    def see(self, spec: LayerSpec, layout: Layout, q_raw: Tensor, k_raw: Tensor, v: Tensor) -> Sight:
+    def see(
+        self, spec: LayerSpec, layout: Layout, q_raw: Tensor, k_raw: Tensor, v: Tensor, staged: int
+    ) -> Sight:
         """See :meth:`Placement.see`."""
         buffer = self._buffers[spec.index]
-        q_rot = buffer.rotate_queries(q_raw, buffer.used)
-        buffer.extend(k_raw, v)
+        q_rot = buffer.enter(q_raw, k_raw, v, self._staging, staged)
         seen, mask = self._masks.visible(buffer, q_raw.shape[2], q_raw.dtype)
         dense = layout.dense
         return Sight(

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from agentmem_kernels import accelerated, best_blocks
+
 QUERY_ROWS = 16
 """Query rows per head that a selection is usually made from; longer chunks are averaged down to this many."""
 
@@ -121,6 +123,8 @@ def top_blocks(scores: Tensor, num_chosen: int) -> Tensor:
     H, N = scores.shape
     if num_chosen >= N:
         return torch.arange(N, device=scores.device).expand(H, N)
+    if accelerated(scores):
+        return best_blocks(scores, num_chosen)
     worst = torch.topk(scores, num_chosen, dim=-1).values[:, -1:]  # (H, 1)
     better = scores > worst
     tied = scores == worst

@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, top_blocks
+from agentmem.memory.selectors.by_digest import votes_by_digest
 from agentmem.memory.selectors.digests import BlockDigest
-from agentmem.memory.selectors.votes import Vote, elect, group_sum
+from agentmem.memory.selectors.votes import Vote, group_sum
 
 
 class OneStage:
@@ -35,6 +36,5 @@ class OneStage:
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """See :meth:`Selector.choose`."""
-        living = None if blocks.alive is None else blocks.alive.expand(len(queries), -1)
-        scores = elect(self._digest.logits(queries, blocks), living, blocks, self._vote)
-        return top_blocks(scores, num_chosen)
+        votes = votes_by_digest(queries, blocks, self._digest, self._vote, blocks.alive)
+        return top_blocks(votes, num_chosen)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agentmem.memory.selectors.base import QUERY_ROWS, BlockView, top_blocks
+from agentmem.memory.selectors.by_digest import votes_by_digest
 from agentmem.memory.selectors.digests import BlockDigest
 from agentmem.memory.selectors.exact import block_masses
 from agentmem.memory.selectors.mean_key import MeanKey
@@ -69,7 +70,7 @@ class TwoStage:
         Hkv, span, num_candidates = len(queries), self.digest_span, self.candidate_factor * num_chosen
         if num_candidates >= blocks.count:
             return torch.arange(blocks.count, device=queries.device).expand(Hkv, -1)
-        living = None if blocks.alive is None else blocks.alive.view(-1, span).any(1).expand(Hkv, -1)
-        votes = elect(self._digest.logits(queries, blocks), living, blocks, self._vote)
+        living = None if blocks.alive is None else blocks.alive.view(-1, span).any(1)
+        votes = votes_by_digest(queries, blocks, self._digest, self._vote, living)
         spans = top_blocks(votes, -(-num_candidates // span))
         return (spans[..., None] * span + torch.arange(span, device=spans.device)).flatten(1)

@@ -86,9 +86,9 @@ def _row_sums(
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["M", "C", "splits", "quarter"])
+@triton.jit(do_not_specialize=["M", "C", "splits", "edge"])
 def _block_sums(
-    q, keys, index, dead, highest, total, out, M, C, splits, quarter, q_h, q_m, keys_h, keys_c, keys_l,
+    q, keys, index, dead, highest, total, out, M, C, splits, edge, q_h, q_m, keys_h, keys_c, keys_l,
     out_part, W: tl.constexpr, BW: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, BC: tl.constexpr,
     BM: tl.constexpr, SPLITS: tl.constexpr, INDEX: tl.constexpr, DEAD: tl.constexpr, WIDEN: tl.constexpr,
     EDGES: tl.constexpr,
@@ -118,15 +118,15 @@ def _block_sums(
     tl.store(place, tl.sum(by_block, 1), mask=c < C)
     if EDGES:
         token = tl.arange(0, BL)[None, :]
-        first = tl.sum(tl.where(token < quarter, by_block, 0.0), 1)
-        last = tl.sum(tl.where(token >= L - quarter, by_block, 0.0), 1)
+        first = tl.sum(tl.where(token < edge, by_block, 0.0), 1)
+        last = tl.sum(tl.where(token >= L - edge, by_block, 0.0), 1)
         tl.store(place + out_part, first, mask=c < C)
         tl.store(place + 2 * out_part, last, mask=c < C)
 # fmt: on
 
 
 def block_masses(
-    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, quarter: int | None
+    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, edge: int | None
 ) -> Tensor:
     """See :func:`agentmem_kernels.masses.block_masses`; shapes are checked there."""
     Hkv, M, W = queries.shape
@@ -139,7 +139,7 @@ def block_masses(
     per_split = triton.cdiv(tiles, SPLITS)
     splits = triton.cdiv(tiles, per_split)
     highest, total = queries.new_empty((2, Hkv, M, SPLITS), dtype=torch.float32)
-    out = queries.new_empty((1 if quarter is None else 3, Hkv, C), dtype=torch.float32)
+    out = queries.new_empty((1 if edge is None else 3, Hkv, C), dtype=torch.float32)
     gone = queries if dead is None else dead.view(torch.uint8)
     tensors = (queries, keys, keys if index is None else index, gone, highest, total)
     strides = (queries.stride(0), queries.stride(1), keys.stride(0), keys.stride(1), keys.stride(2))
@@ -165,10 +165,10 @@ def block_masses(
             M,
             C,
             splits,
-            quarter or 0,
+            edge or 0,
             *strides,
             out.stride(0),
-            EDGES=quarter is not None,
+            EDGES=edge is not None,
             **blocks,
         )
     return out
