@@ -107,7 +107,9 @@ class AgentMemory:
         Args:
             agent_id: any text of 1 to 512 characters.
             model: a built-in name, a Hugging Face id, a folder, a GGUF file or a ``LanguageModel``;
-                None: the one the agent was made with, else the default. Another one is refused.
+                None: the one the agent was made with, else the default. Another one is refused. With
+                ``:int8`` behind a name its weights are held in one byte each, on the CPU: half the memory and
+                a faster reply, and another model to a memory.
             home: where all agents are; None: ``AGENTMEM_HOME``, else the user's data folder.
             device: "auto", "cpu", "cuda" or "cuda:1".
             dtype: "auto" (as stored, else the checkpoint's), "bfloat16" or "float32".

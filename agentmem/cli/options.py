@@ -19,7 +19,8 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="AGENTMEM_MODEL",
-        help="Built-in name, folder, GGUF file or Hugging Face id. Default: as stored, else the built-in one.",
+        help="Built-in name, folder, GGUF file or Hugging Face id; :int8 behind it rounds its weights. "
+        "Default: as stored, else the built-in one.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -1,6 +1,7 @@
 """From a model's name to a loaded model: resolve, bring the files, load.
 
-A name is a local folder, a GGUF file, a built-in entry or a Hugging Face id. Pickled weights and code
+A name is a local folder, a GGUF file, a built-in entry or a Hugging Face id, with ``:int8`` behind it for
+rounded weights. Pickled weights and code
 from repositories are never loaded. Knows nothing of memories; binding is another module's job.
 """
 
@@ -30,6 +31,7 @@ from agentmem.engine.gguf_convert import conversion_key, convert, read_note, rea
 from agentmem.engine.hub import Hub
 from agentmem.engine.progress import SILENT, Progress
 from agentmem.engine.quiet import quiet
+from agentmem.engine.weight_forms import INT8_SUFFIX, Form, split_form
 from agentmem.engine.weights_digest import FileDigests, digest_files
 from agentmem.errors import ConfigError, DownloadError, ModelNotFoundError, UnsupportedModelError
 
@@ -47,6 +49,13 @@ class ResolvedModel:
     path: Path | None = None
     """The folder or GGUF file; None for what lies elsewhere."""
     entry: CatalogEntry | None = None
+    form: Form = "packed"
+    """How its weights are to be held; part of the name."""
+
+    @property
+    def source_name(self) -> str:
+        """The name without the form: where the files are found."""
+        return split_form(self.name)[0] if self.form == "int8" else self.name
 
 
 @dataclass(frozen=True)
@@ -68,20 +77,22 @@ def resolve(name: str | Path) -> ResolvedModel:
         ModelNotFoundError: nothing fits; the message lists what would.
     """
     text = str(name).strip()
-    if isinstance(name, str) and text in CATALOG:
-        return ResolvedModel(text, "built-in", entry=CATALOG[text])
-    path = _existing(text)
-    is_gguf = text.lower().endswith(".gguf")
+    source, form = split_form(text) if _existing(text) is None else (text, "packed")
+    path, suffix = _existing(source), text.removeprefix(source)
+    if isinstance(name, str) and source in CATALOG:
+        return ResolvedModel(text, "built-in", entry=CATALOG[source], form=form)
+    is_gguf = source.lower().endswith(".gguf")
     if path is not None and path.is_dir():
-        return ResolvedModel(str(path), "folder", path=path)
+        return ResolvedModel(f"{path}{suffix}", "folder", path=path, form=form)
     if path is not None and is_gguf:
-        return ResolvedModel(str(path), "gguf", path=path)
-    if path is None and isinstance(name, str) and HUB_ID.fullmatch(text) and not is_gguf:
-        return ResolvedModel(text, "hub")
+        return ResolvedModel(f"{path}{suffix}", "gguf", path=path, form=form)
+    if path is None and isinstance(name, str) and HUB_ID.fullmatch(source) and not is_gguf:
+        return ResolvedModel(text, "hub", form=form)
     found = "is a file, but not a .gguf one" if path is not None else "is not a model"
     raise ModelNotFoundError(
         f"{text!r} {found}. A model is one of the built-ins {', '.join(CATALOG)}; a folder with "
-        "config.json and *.safetensors; a .gguf file; or a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct."
+        "config.json and *.safetensors; a .gguf file; or a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct. "
+        f"With {INT8_SUFFIX} behind it, its weights are held in one byte each."
     )
 
 
@@ -134,8 +145,8 @@ class ModelLoader:
         elif resolved.path is not None:
             folder = resolved.path
         else:
-            with progress.task(f"Fetching {resolved.name} from {self._hub.endpoint}", None), quiet():
-                folder = self._hub.folder(resolved.name)
+            with progress.task(f"Fetching {resolved.source_name} from {self._hub.endpoint}", None), quiet():
+                folder = self._hub.folder(resolved.source_name)
         return folder
 
     def load(

@@ -18,11 +18,11 @@ from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding, bind
 from agentmem.engine.fingerprint import fingerprint, state_dict_digest
 from agentmem.engine.loading import load, resolve
-from agentmem.engine.packed import pack_linears
 from agentmem.engine.progress import SILENT
 from agentmem.engine.rich_progress import RichProgress
 from agentmem.engine.session import Session
 from agentmem.engine.template import ChatTemplate
+from agentmem.engine.weight_forms import digest_of, hold_weights
 from agentmem.errors import ConfigError
 from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.placements import POSITION_RULES
@@ -84,12 +84,13 @@ class LanguageModel:
             if asked not in _loaded:
                 progress = RichProgress() if sys.stderr.isatty() else SILENT
                 found = load(resolved, device=device, dtype=dtype, progress=progress)
-                pack_linears(found.model)
                 kind = str(found.model.dtype).removeprefix("torch.")
                 exact = (resolved.name, str(found.model.device), kind)
                 if exact not in _loaded:
+                    hold_weights(found.model, resolved.form)
+                    digest = digest_of(found.weights_digest, resolved.form)
                     _loaded[exact] = cls(
-                        found.model, found.tokenizer, name=resolved.name, weights_digest=found.weights_digest
+                        found.model, found.tokenizer, name=resolved.name, weights_digest=digest
                     )
                 _loaded[asked] = _loaded[resolved.name, device, kind] = _loaded[exact]
             return _loaded[asked]
