@@ -19,7 +19,7 @@ from torch import Tensor
 from agentmem.agent import AgentMemory, observing
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import AgentExistsError
-from agentmem.store import DiskHome, Store, Turn
+from agentmem.store import DiskHome, MemoryKey, Store, Turn
 from support.stores import contents
 from support.tiny_language_model import SMALL, language_model
 
@@ -52,15 +52,15 @@ def model() -> LanguageModel:
     return language_model()
 
 
-def home_of(folder: Path) -> DiskHome:
+def home_of(folder: Path, key: MemoryKey | None = None) -> DiskHome:
     """A home with small segments."""
     observing.PART_TOKENS = PART_TOKENS
-    return DiskHome(folder, segment_tokens=SEGMENT_TOKENS, digest_blocks=32)
+    return DiskHome(folder, segment_tokens=SEGMENT_TOKENS, digest_blocks=32, key=key)
 
 
-def opened(folder: Path, name: str = "ada") -> AgentMemory:
+def opened(folder: Path, name: str = "ada", key: MemoryKey | None = None) -> AgentMemory:
     """The agent, open for writing."""
-    return AgentMemory.resume(name, model=model(), home=home_of(folder), config=SMALL)
+    return AgentMemory.resume(name, model=model(), home=home_of(folder, key), config=SMALL)
 
 
 def verbs(seed: int, count: int) -> list[Verb]:

@@ -39,6 +39,7 @@ class Prepared:
     before: Any
     after: Any
     between: Sequence[Any] = ()
+    home_of: HomeOf = disk_home
 
     def allows(self, found: Any) -> bool:
         """Whether that may be there after a fault."""
@@ -74,6 +75,7 @@ def prepare(operation: Operation, folder: Path, home_of: HomeOf = disk_home) -> 
         lambda folder: snapshot(home_of(folder)),
         before,
         after,
+        home_of=home_of,
     )
     return checked(prepared)
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace as changed
+from functools import partial
 from pathlib import Path
 
 from faults import children, shim
 from faults.agent_operations import agent_operations
-from faults.faulted import Case, Prepared, calls_of, failures_of, kills_of, prepare, run, thinned
-from faults.operations import PLAIN, disk_home, encrypted_home, interrupted, migrations, read_all
+from faults.faulted import Case, HomeOf, Prepared, failures_of, kills_of, prepare, run, thinned
+from faults.mending_operations import Mending, encrypted_migrations, mendings
+from faults.operations import PLAIN, encrypted_home, interrupted, migrations, read_all
 from faults.results import Found
-from faults.shim import Verb
 from faults.trees import replace, scratch
 
 PAST = (
     "forget",
+    "rebuild",
     "forget what a fork shares",
     "collect",
     "fork",
@@ -30,8 +32,10 @@ PAST = (
     "turn elsewhere",
     "replace by a new one",
 )
-ENCRYPTED = ("create", "turn", "forget", "fork")
+ENCRYPTED = ("create", "turn", "forget", "rebuild", "fork")
 """Verbs that are also tried with a key."""
+SHARE = 20
+"""Second faults that one process prepares and tries at a time."""
 
 
 def faults_at_calls(*, limit: int, agent_limit: int, seed: int, jobs: int) -> Found:
@@ -43,6 +47,7 @@ def faults_at_calls(*, limit: int, agent_limit: int, seed: int, jobs: int) -> Fo
             for n, operation in enumerate(PLAIN)
             if operation.name in ENCRYPTED
         ]
+        prepared += mendings(folder / "mendings")
         cases = _spread_out([failures_of(one) for one in prepared], limit, seed)
         agents = agent_operations(folder / "agents")
         cases += _spread_out([failures_of(one) for one in agents], agent_limit, seed)
@@ -59,32 +64,44 @@ def faults_in_recovery(*, limit: int, agent_limit: int, twice: int, seed: int, j
             prepare(operation, folder / f"opening{n}")
             for n, operation in enumerate((*interrupted(), *migrations()))
         ]
+        changing += mendings(folder / "mendings")
+        opening += encrypted_migrations(folder / "encrypted")
         cases = _spread_out([kills_of(one) for one in changing], limit, seed)
         cases += _spread_out([[*failures_of(one), *kills_of(one)] for one in opening], limit, seed)
         agents = agent_operations(folder / "agents")
         cases += _spread_out([kills_of(one) for one in agents], agent_limit, seed)
         failures = children.spread(cases, run, jobs)
-        second = _second_faults(changing + opening, folder / "twice", twice, seed)
-        failures += children.spread(second, run, jobs)
+        shares = [(seed + n, min(SHARE, twice - at)) for n, at in enumerate(range(0, twice, SHARE))]
+        bases = changing + opening
+        failures += children.spread(shares, lambda share: _failed_twice(bases, *share), jobs)
         on = (
             f"{len(changing)} verbs that change the past, {len(opening)} recoveries and migrations, "
-            f"{len(agents)} verbs with a model; {len(second)} with a second fault"
+            f"{len(agents)} verbs with a model; {twice} with a second fault"
         )
-        return Found(len(cases) + len(second), failures, on)
+        return Found(len(cases) + twice, failures, on)
 
 
 def _spread_out(cases: Sequence[list[Case]], limit: int, seed: int) -> list[Case]:
     return [case for some in cases for case in thinned(some, limit, seed)]
 
 
+def _failed_twice(bases: Sequence[Prepared], seed: int, count: int) -> list[str]:
+    """What went wrong in so many openings, under a fault, of what a kill left behind."""
+    with scratch() as folder:
+        return [text for case in _second_faults(bases, folder, count, seed) for text in run(case)]
+
+
 def _second_faults(bases: Sequence[Prepared], folder: Path, count: int, seed: int) -> list[Case]:
-    """Openings, under a fault, of what a kill at a random call left behind; four faults to each kill."""
+    """Openings, under a fault, of what a kill at a random call left behind; four faults to each kill.
+
+    What was being mended is mended again instead. A kill leaves the old state or the new one; which of them, is
+    this case's rule.
+    """
     chance = random.Random(seed)
     found: list[Case] = []
     while len(found) < count:
         base = chance.choice(bases)
         left = folder / str(len(found))
-        left.parent.mkdir(exist_ok=True)
         replace(base.folder, left)
         kill = chance.choice(kills_of(base)).fault
 
@@ -96,18 +113,20 @@ def _second_faults(bases: Sequence[Prepared], folder: Path, count: int, seed: in
             continue
         with scratch() as copy:
             replace(left, copy)
-            stands = base.see(
-                copy
-            )  # a kill leaves the old state or the new one; which of them, is this case's rule
+            stands = base.see(copy)
+        mends = isinstance(base, Mending)
         opening = changed(
             base,
             name=f"opened after {base.name} was killed ({kill})",
             folder=left,
-            act=lambda folder: read_all(disk_home(folder)),
+            act=base.act if mends else partial(_read_all, base.home_of),
             before=stands,
-            after=stands,
+            after=base.after if mends else stands,
         )
-        total = calls_of(opening, Verb.ALL)
-        options = [*failures_of(opening), *kills_of(opening)] if total else []
+        options = [*failures_of(opening), *kills_of(opening)]
         found += chance.sample(options, min(4, len(options), count - len(found)))
     return found
+
+
+def _read_all(home_of: HomeOf, folder: Path) -> None:
+    read_all(home_of(folder))
