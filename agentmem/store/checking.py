@@ -38,15 +38,6 @@ def verify(parts: StoreParts, *, deep: bool) -> VerifyReport:
     return VerifyReport(deep, pages, checked, findings)
 
 
-def require_sound(agent_id: str, report: VerifyReport) -> None:
-    """For an agent whose files cannot be repaired in place. Raises StoreError."""
-    for one in report.findings:
-        raise StoreError(
-            f"agent {agent_id!r} is encrypted and damaged ({one.file} at {one.where}: {one.detail}); in this version "
-            "such an agent is not repaired in place. Restore an export, or re-encode it from its text."
-        )
-
-
 def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool) -> Iterator[Finding]:
     problems = index.execute("PRAGMA integrity_check" if deep else "PRAGMA quick_check")
     for (problem,) in problems:

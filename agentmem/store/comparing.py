@@ -1,7 +1,7 @@
 """Whether keys and values that were computed anew are those that were committed, bit for bit.
 
-Two witnesses: the columns of the old pages that are still whole, byte by byte, and the checksums that the
-damaged ones were committed with. Knows bytes, pages and slots; no model.
+Two witnesses: the columns of the old pages that are still whole, byte by byte, and the checksums (of an encrypted
+agent: the authentication tags) that the damaged ones were committed with. Knows bytes, pages and slots; no model.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from xxhash import xxh3_64, xxh3_64_intdigest
 
 from agentmem.memory.source import TokenLog
-from agentmem.store.damage import Damage, LooseSegment, Piece, raw_rows
+from agentmem.store.damage import Damage, Piece
 from agentmem.store.extents import Extent
+from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PAGE_SLOTS, page_range
 from agentmem.store.segment import SegmentSet
-from agentmem.store.tensor_file import raw_array
+from agentmem.store.tensor_file import RawArray, raw_array
 
 
 def agrees(damage: Damage, pieces: Sequence[Piece], log: TokenLog) -> bool:
@@ -56,7 +56,7 @@ def proven(
 def _same(damage: Damage, piece: Piece, file: LooseSegment, tensor: int, rows: NDArray[np.uint8]) -> bool:
     """Whether new rows (Hkv, n, bytes) are the old ones, as far as the old ones are whole."""
     if piece.condition != "broken":
-        return bool(np.array_equal(raw_rows(file, tensor, piece.slot, piece.slot + rows.shape[1]), rows))
+        return bool(np.array_equal(file.all_rows(tensor, piece.slot, piece.slot + rows.shape[1]), rows))
     for page in page_range(piece.slot, piece.slot + rows.shape[1]):
         first = page * PAGE_SLOTS
         part = piece.cut(first, first + PAGE_SLOTS)
@@ -71,7 +71,7 @@ def _same(damage: Damage, piece: Piece, file: LooseSegment, tensor: int, rows: N
             if (tensor, head) not in wrong:
                 same = file.rows(tensor, head, part.slot, part.slot + high - low) == new
             else:
-                same = not whole or xxh3_64_intdigest(new) == file.sums_of(sums)[tensor, head]
+                same = not whole or file.fits(sums, tensor, head, new)
             if not same:
                 return False
     return True
@@ -94,13 +94,23 @@ def _page_proven(
     runs = [run for part, extents in sorted(parts, key=_by_slot) for run in _runs(part, extents)]
     if sum(count for _, _, count in runs) != sums.filled:
         return False  # it also held slots of no turn
-    for (tensor, head), expected in file.sums_of(sums).items():
-        state = xxh3_64()
-        for number, slot, count in runs:
-            state.update(segments.get(number).file.stored_bytes(tensor, head, slot, slot + count))
-        if state.intdigest() != expected:
+    for tensor in range(len(file.spec.shapes)):
+        rows = _rows_of(tensor, runs, segments)
+        if not all(file.fits(sums, tensor, head, own.tobytes()) for head, own in enumerate(rows)):
             return False
     return True
+
+
+def _rows_of(tensor: int, runs: Sequence[tuple[int, int, int]], segments: SegmentSet) -> RawArray:
+    """The rows of (segment, slot, count), joined: (Hkv, slots, D)."""
+    heads, dim = segments.spec.shapes[tensor]
+    raw = raw_array(torch.empty(0, dtype=segments.spec.dtype)).dtype
+    found = np.empty((heads, sum(count for _, _, count in runs), dim), dtype=raw)
+    done = 0
+    for number, slot, count in runs:
+        segments.get(number).read(tensor, slot, found[:, done : done + count])
+        done += count
+    return found
 
 
 def _by_slot(part: tuple[Piece, Sequence[Extent]]) -> int:

@@ -1,33 +1,24 @@
 """Finding damaged keys and values, page by page, and saying whose tokens they were.
 
-Reads with plain reads, never through a map: a file of the wrong length, with a broken header or on a failing
-disk still gives up the pages that are whole. Knows slots, pages and turns' ids; changes nothing.
+A file of the wrong length, with a broken header or on a failing disk still gives up the pages that are whole.
+Knows slots, pages and turns' ids; changes nothing.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
-
-from agentmem.store.files import read_all
+from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PAGE_SLOTS, PageSums
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
-from agentmem.store.tensor_file import TensorFileSpec, flaw_of
 
 Condition = Literal["sound", "movable", "broken"]
 """Of a page's slots: good where they are; good, but in a file that cannot be used; not what was written."""
-
-_SUM = np.dtype("<u8")
 
 
 @dataclass(frozen=True)
@@ -52,51 +43,6 @@ class Piece:
         return Piece(self.turn, start, start + high - low, self.segment, low, self.condition, self.aside)
 
 
-class LooseSegment:
-    """A segment file, read whatever its length and header are. Bytes that cannot be had are missing."""
-
-    def __init__(self, path: Path, spec: TensorFileSpec) -> None:
-        self.spec = spec
-        self.flawed = flaw_of(path, spec) is not None
-        self._columns = [
-            (tensor, head) for tensor, (heads, _) in enumerate(spec.shapes) for head in range(heads)
-        ]
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            self._fd = -1
-
-    def rows(self, tensor: int, head: int, slot: int, stop: int) -> bytes:
-        """The bytes of one head's slots [slot, stop); fewer where the file ends or the disk fails."""
-        if self._fd < 0:
-            return b""
-        size = self.spec.shapes[tensor][1] * self.spec.dtype.itemsize
-        try:
-            return read_all(self._fd, (stop - slot) * size, self.spec.offset(tensor, head, slot))
-        except OSError:
-            return b""
-
-    def wrong_columns(self, page: PageSums) -> list[tuple[int, int]]:
-        """(tensor, head) of every column of a page that is not what was written."""
-        first = page.page * PAGE_SLOTS
-        sums = np.frombuffer(page.sums, dtype=_SUM).tolist()
-        return [
-            column
-            for column, expected in zip(self._columns, sums, strict=True)
-            if xxh3_64_intdigest(self.rows(*column, first, first + page.filled)) != expected
-        ]
-
-    def sums_of(self, page: PageSums) -> Mapping[tuple[int, int], int]:
-        """The checksums a page was committed with, by (tensor, head)."""
-        return dict(zip(self._columns, np.frombuffer(page.sums, dtype=_SUM).tolist(), strict=True))
-
-    def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
 class Damage:
     """Every committed page of an agent, checked once.
 
@@ -112,7 +58,7 @@ class Damage:
         self.pages: dict[tuple[int, int], PageSums] = {}
         self.wrong: dict[tuple[int, int], frozenset[tuple[int, int]]] = {}
         for number in slots.segments():
-            file = self.files[number] = LooseSegment(segments.path(number), segments.spec)
+            file = self.files[number] = segments.loose(number)
             for page in slots.pages(number):
                 self.pages[number, page.page] = page
                 wrong = file.wrong_columns(page)
@@ -184,10 +130,3 @@ class Damage:
         if sums is None or file is None or sums.filled < filled or (segment, page) in self.wrong:
             return "broken"
         return "movable" if file.flawed else "sound"
-
-
-def raw_rows(file: LooseSegment, tensor: int, slot: int, stop: int) -> NDArray[np.uint8]:
-    """The bytes of all heads' slots [slot, stop) of a tensor whose pages are whole: (Hkv, stop - slot, bytes)."""
-    heads = file.spec.shapes[tensor][0]
-    data = b"".join(file.rows(tensor, head, slot, stop) for head in range(heads))
-    return np.frombuffer(data, dtype=np.uint8).reshape(heads, stop - slot, -1)

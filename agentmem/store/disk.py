@@ -15,7 +15,7 @@ from agentmem.store.access import Access
 from agentmem.store.base import HEAD, AgentIdentity, CollectReport, Json, NewTurn, Origin, Turn, VerifyReport
 from agentmem.store.branch import Branch, BranchTurn
 from agentmem.store.branch_origins import BranchOrigins
-from agentmem.store.checking import require_sound, verify
+from agentmem.store.checking import verify
 from agentmem.store.collecting import collect, remove_orphans
 from agentmem.store.disk_upkeep import DiskUpkeep
 from agentmem.store.forgetting import Eraser
@@ -294,9 +294,6 @@ class DiskStore:
             self._access.require_open()
         else:
             self._access.require_writer("repair")
-        if not self._segments.repairable:
-            require_sound(self._agent_id, self.verify(deep=True))
-            return RepairReport(dry_run, ())
         report = repair(self._parts, self._at.branch, ways, dry_run=dry_run)
         if not dry_run:
             self._at.renew()

@@ -17,6 +17,7 @@ from agentmem.errors import ClosedError
 from agentmem.memory.source import KVLayout
 from agentmem.store.extents import Extent
 from agentmem.store.files import opened, punch, sync_file, sync_folder
+from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
 from agentmem.store.tensor_file import (
     RawArray,
@@ -141,10 +142,9 @@ class SegmentSet:
             return False
         return True
 
-    @property
-    def repairable(self) -> bool:
-        """Whether damaged tokens can be computed anew in these files."""
-        return True
+    def loose(self, number: int) -> LooseSegment:
+        """What there is of a segment's file, whatever happened to it."""
+        return LooseSegment(self.path(number), self.spec)
 
     def start_of_turn(self, slot: int) -> int:
         """The first slot from ``slot`` on that a turn may begin with."""

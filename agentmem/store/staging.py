@@ -15,9 +15,10 @@ from torch import Tensor
 
 from agentmem.errors import StoreError
 from agentmem.memory.source import KVLayout
-from agentmem.store.damage import LooseSegment, Piece, raw_rows
+from agentmem.store.damage import Piece
 from agentmem.store.extents import BranchMap, Extent, Tail
 from agentmem.store.log import DiskTokenLog
+from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PageSums
 from agentmem.store.segment import SegmentSet
 
@@ -62,7 +63,7 @@ class Staging:
         for low in range(0, piece.stop - piece.start, _ROWS_AT_ONCE):
             high = min(low + _ROWS_AT_ONCE, piece.stop - piece.start)
             rows = [
-                self._tensor(raw_rows(file, tensor, piece.slot + low, piece.slot + high), tensor, file)
+                self._tensor(file.all_rows(tensor, piece.slot + low, piece.slot + high), tensor, file)
                 for tensor in range(len(file.spec.shapes))
             ]
             log.append(rows[0::2], rows[1::2])
