@@ -11,6 +11,7 @@ from faults.gate_clock import clock_jumps
 from faults.gate_disk_full import disk_full
 from faults.gate_kills import kills
 from faults.gate_leaks import left_behind
+from faults.gate_model import beside_memory
 from faults.gate_power import power_loss
 from faults.gate_suites import suite
 from faults.results import Found
@@ -89,7 +90,7 @@ GATES = (
     Gate(
         "9 a model of the store, step by step",
         None,
-        lambda _: suite("the store on disk beside one in memory", "property/test_store_model.py"),
+        lambda run: beside_memory(lives=600, steps=50, seed=run.seed, jobs=run.jobs),
     ),
     Gate(
         "10 a resumed agent is the same agent",
