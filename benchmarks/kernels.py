@@ -31,6 +31,7 @@ from agentmem_kernels import (
     Rotation,
     accelerated,
     attend,
+    best_and_neighbours,
     best_blocks,
     block_masses,
     enter,
@@ -151,7 +152,15 @@ def _by_history(
             return top_blocks(scores, candidates)
         return best_blocks(scores, candidates, backend=backend)
 
+    masses = noise(3, HKV, candidates, dtype=torch.float32).abs()
+    ids = torch.arange(candidates).mul(blocks // candidates).expand(HKV, -1).contiguous().to(masses.device)
+    K = min(config.recall_blocks, candidates)
+
+    def neighbours(backend: Backend) -> Tensor:
+        return best_and_neighbours(masses, ids, blocks, K, K - K * 3 // 10, 0.5, backend=backend)
+
     return [
+        ("best_and_neighbours", f"{K} of {blocks:,}", neighbours),
         (
             "block_masses",
             f"{blocks:,} digests",

@@ -1,7 +1,7 @@
 """Attention, and what brings blocks of a long memory before it. Depends on torch, and on Triton where it is there.
 
 :func:`attend` attends to keys that already carry their positions; :func:`rotate_into` and :func:`enter` give them;
-:func:`block_masses` and :func:`best_blocks` score and choose blocks. :mod:`agentmem_kernels.reference` is the
+:func:`block_masses`, :func:`best_blocks` and :func:`best_and_neighbours` score and choose blocks. :mod:`agentmem_kernels.reference` is the
 specification they are tested against. All take plain tensors and know neither caches nor models nor agentmem.
 Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 """
@@ -9,6 +9,7 @@ Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 from agentmem_kernels.backends import Backend, BackendError, accelerated
 from agentmem_kernels.fast import attend
 from agentmem_kernels.masses import block_masses
+from agentmem_kernels.neighbours import best_and_neighbours
 from agentmem_kernels.placing import Kept, enter, rotate_into
 from agentmem_kernels.ranking import best_blocks, sort_keys
 from agentmem_kernels.rotation import Rotation
@@ -20,6 +21,7 @@ __all__ = [
     "Rotation",
     "accelerated",
     "attend",
+    "best_and_neighbours",
     "best_blocks",
     "block_masses",
     "enter",

@@ -106,3 +106,32 @@ def best_blocks(scores: Tensor, num_best: int, *, alive: Tensor | None = None) -
         ]
         rows.append(sorted(n for _, _, n in sorted(places)[len(row) - num_best :]))
     return torch.tensor(rows, dtype=torch.int64, device=scores.device).view(len(scores), num_best)
+
+
+def best_and_neighbours(
+    masses: Tensor,
+    ids: Tensor,
+    count: int,
+    num_best: int,
+    num_sure: int,
+    leaning: float,
+    *,
+    alive: Tensor | None = None,
+) -> Tensor:
+    """See :func:`agentmem_kernels.neighbours.best_and_neighbours`: the rule in its own words, head by head."""
+    living = set(range(count)) if alive is None else {n for n in range(count) if bool(alive[n])}
+    rows = []
+    for head in range(ids.shape[0]):
+        parts = dict(zip(ids[head].tolist(), masses[:, head].T.tolist(), strict=True))
+        ranked = sorted((n for n in parts if n in living), key=lambda n: (parts[n][0], n), reverse=True)
+        chosen = ranked[:num_sure]
+        claims: dict[int, float] = {}
+        for n in chosen:
+            whole, first, last = parts[n]
+            for neighbour, part in ((n - 1, first), (n + 1, last)):
+                if part > leaning * whole and neighbour in living and neighbour not in chosen:
+                    claims[neighbour] = max(part, claims.get(neighbour, 0.0))
+        claimed = sorted(claims, key=lambda n: (claims[n], n), reverse=True)
+        order = [*chosen, *claimed, *(n for n in ranked[num_sure:] if n not in claims)]
+        rows.append(sorted(order[:num_best]))
+    return torch.tensor(rows, dtype=torch.int64, device=ids.device).view(len(rows), num_best)

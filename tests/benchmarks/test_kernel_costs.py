@@ -23,6 +23,7 @@ def test_every_kernel_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     rows = json.loads(out.read_text(encoding="utf-8"))["kernels"]
     assert {row["kernel"].split()[0] for row in rows} == {
         "attend",
+        "best_and_neighbours",
         "best_blocks",
         "block_masses",
         "enter",

@@ -14,7 +14,7 @@ from torch import Tensor
 from agentmem.memory.selectors.base import BlockView, top_blocks
 from agentmem.memory.selectors.exact import token_logits
 from agentmem.memory.selectors.two_stage import TwoStage
-from agentmem_kernels import accelerated, block_masses
+from agentmem_kernels import accelerated, best_and_neighbours, block_masses
 
 
 class AcrossEdges:
@@ -59,16 +59,20 @@ class AcrossEdges:
 
     def choose(self, queries: Tensor, blocks: BlockView, num_chosen: int) -> Tensor:
         """See :meth:`Selector.choose`."""
-        N = blocks.count
+        N, sure = blocks.count, num_chosen - num_chosen * self._percent // 100
         candidates = self._rule.candidates(queries, blocks, num_chosen)
         found = edge_shares(queries, blocks, candidates, self._parts)
+        if accelerated(found):
+            return best_and_neighbours(
+                found, candidates, N, num_chosen, sure, self._leaning, alive=blocks.alive
+            )
         whole, first, last = found.new_full((3, len(queries), N), -1.0).scatter(
             2, candidates.expand_as(found), found
         )
         if blocks.alive is not None:
             whole = whole.masked_fill(~blocks.alive, -1.0)
         ranks = _ranked(whole)
-        best = top_blocks(ranks, num_chosen - num_chosen * self._percent // 100)
+        best = top_blocks(ranks, sure)
         chosen = torch.zeros_like(whole, dtype=torch.bool).scatter(1, best, True)
         to_older = first.masked_fill(~chosen | (first <= self._leaning * whole), 0.0)
         to_newer = last.masked_fill(~chosen | (last <= self._leaning * whole), 0.0)
