@@ -21,6 +21,7 @@ FAILURES = (
     (Kind.FAIL, errno.EIO, Verb.ALL),
     (Kind.SHORT, 0, Verb.WRITE),
 )
+READ_FAILURES = ((Kind.FAIL, errno.EIO, Verb.READ), (Kind.SHORT, 0, Verb.READ))
 KILLS = (Kind.KILL_BEFORE, Kind.KILL_AFTER, Kind.KILL_TORN)
 
 
@@ -96,11 +97,11 @@ def calls_of(prepared: Prepared, verbs: Verb) -> int:
         return shim.disarm()
 
 
-def failures_of(prepared: Prepared) -> list[Case]:
-    """Every call x {no space, I/O error, short write} x {once, from then on}."""
+def failures_of(prepared: Prepared, failures: Sequence[tuple[Kind, int, Verb]] = FAILURES) -> list[Case]:
+    """Every call x {no space, I/O error, short write}, or what ``failures`` says, x {once, from then on}."""
     return [
         Case(prepared, Fault(kind, nth, error, forever, verbs))
-        for kind, error, verbs in FAILURES
+        for kind, error, verbs in failures
         for nth in range(1, calls_of(prepared, verbs) + 1)
         for forever in (False, True)
     ]

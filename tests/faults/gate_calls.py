@@ -1,6 +1,7 @@
-"""Gates 2 and 6: a fault at every call that changes a file, in every verb, and in every recovery.
+"""Gates 2 and 6: a fault at every call that changes or reads a file, in every verb, and in every recovery.
 
-Gate 2 takes the verbs on agents that were closed properly, without a model and with one. Gate 6 takes what
+Gate 2 takes the verbs on agents that were closed properly, without a model and with one, and openings that read
+everything; faults on reads are I/O errors and short reads. Gate 6 takes what
 must be finished, cleared away or brought up to date when an agent is opened, kills in the verbs that change the
 past, and a second fault in the recovery from the first.
 """
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from faults import children, shim
 from faults.agent_operations import agent_operations
-from faults.faulted import Case, HomeOf, Prepared, failures_of, kills_of, prepare, run, thinned
+from faults.faulted import READ_FAILURES, Case, HomeOf, Prepared, failures_of, kills_of, prepare, run, thinned
 from faults.mending_operations import Mending, encrypted_migrations, mendings
-from faults.operations import PLAIN, encrypted_home, interrupted, migrations, read_all
+from faults.operations import PLAIN, READING, encrypted_home, interrupted, migrations, read_all
 from faults.results import Found
 from faults.trees import replace, scratch
 
@@ -51,7 +52,15 @@ def faults_at_calls(*, limit: int, agent_limit: int, seed: int, jobs: int) -> Fo
         cases = _spread_out([failures_of(one) for one in prepared], limit, seed)
         agents = agent_operations(folder / "agents")
         cases += _spread_out([failures_of(one) for one in agents], agent_limit, seed)
-        on = f"{len(prepared)} verbs of the store, {len(agents)} of an agent with a model"
+        reads = [
+            prepare(READING, folder / "reading"),
+            prepare(READING, folder / "decrypting", encrypted_home),
+        ]
+        reads += prepared
+        failing = [failures_of(one, READ_FAILURES) for one in (*reads, *agents)]
+        on_reads = _spread_out(failing, max(1, limit // 4), seed)
+        on = f"{len(prepared)} verbs of the store, {len(agents)} of an agent with a model; {len(on_reads)} on reads"
+        cases += on_reads
         return Found(len(cases), children.spread(cases, run, jobs), on)
 
 

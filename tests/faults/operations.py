@@ -280,6 +280,10 @@ PLAIN = (
 """Each verb that changes files, on an agent that was closed properly."""
 
 
+READING = Operation("open and read all", branched, read_all)
+"""For faults on reads alone: it changes nothing, and reads everything, forgotten tokens too."""
+
+
 def interrupted() -> tuple[Operation, ...]:
     """Openings that must first finish, or clear away, what a killed process began."""
 

@@ -1,5 +1,6 @@
-/* A shim between a process and the kernel, preloaded: it fails, shortens or kills at the n-th call that changes
- * files below one folder, keeps a log of those calls, and moves the wall clock. Unarmed it only passes calls on.
+/* A shim between a process and the kernel, preloaded: it fails, shortens or kills at the n-th call that changes, or
+ * reads, files below one folder, keeps a log of changes, and moves the wall clock. Unarmed it only passes calls on.
+ * What is read through a map is no call, and not caught.
  *
  * Single-threaded use; Linux with 64-bit file offsets. Calls go to the kernel directly, so nothing is looked up.
  */
@@ -20,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WRITE = 1, SYNC = 2, NAME = 4, SIZE = 8, OPEN = 16 };
+enum { WRITE = 1, SYNC = 2, NAME = 4, SIZE = 8, OPEN = 16, READ = 32 };
 enum { FAIL = 0, SHORT = 1, KILL_BEFORE = 2, KILL_AFTER = 3, KILL_TORN = 4 };
 
 static char root[PATH_MAX];
@@ -91,7 +92,7 @@ static int verdict(int verb, const char *name) {
     snprintf(last_call, sizeof last_call, "%s", name);
     switch (kind) {
         case FAIL: errno = error_number; return 1;
-        case SHORT: return verb == WRITE ? 2 : 0;
+        case SHORT: return verb == WRITE || verb == READ ? 2 : 0;
         case KILL_BEFORE: syscall(SYS_kill, getpid(), SIGKILL); return 1;
         case KILL_AFTER: return 3;
         default: return verb == WRITE ? 4 : 3;
@@ -178,6 +179,37 @@ ssize_t copy_file_range(int in, off_t *from, int out, off_t *to, size_t count, u
     if (fd_below(out)) { errno = ENOSYS; return -1; }
     return syscall(SYS_copy_file_range, in, from, out, to, count, flags);
 }
+
+/* -- reads ------------------------------------------------------------------------------------------------------ */
+
+static ssize_t got(int fd, void *data, size_t length, off_t offset, int at, const char *name) {
+    int what = armed && (verbs & READ) && fd_below(fd) ? verdict(READ, name) : 0;
+    if (what == 1) return -1;
+    if ((what == 2 || what == 4) && length > 1) length /= 2;
+    ssize_t done = at ? syscall(SYS_pread64, fd, data, length, offset) : syscall(SYS_read, fd, data, length);
+    die(what);
+    return done;
+}
+ssize_t read(int fd, void *data, size_t length) { return got(fd, data, length, 0, 0, "read"); }
+ssize_t pread64(int fd, void *data, size_t length, off_t at) { return got(fd, data, length, at, 1, "pread"); }
+ssize_t pread(int fd, void *data, size_t length, off_t at) { return got(fd, data, length, at, 1, "pread"); }
+ssize_t __read_chk(int fd, void *data, size_t length, size_t room) {
+    return length > room ? (abort(), -1) : read(fd, data, length);
+}
+ssize_t __pread64_chk(int fd, void *data, size_t length, off_t at, size_t room) {
+    return length > room ? (abort(), -1) : pread64(fd, data, length, at);
+}
+ssize_t preadv64(int fd, const struct iovec *parts, int count, off_t at) {
+    ssize_t total = 0;
+    for (int i = 0; i < count; i++) {
+        ssize_t done = got(fd, parts[i].iov_base, parts[i].iov_len, at + total, 1, "preadv");
+        if (done < 0) return total ? total : -1;
+        total += done;
+        if ((size_t)done < parts[i].iov_len) break;
+    }
+    return total;
+}
+ssize_t preadv(int fd, const struct iovec *parts, int count, off_t at) { return preadv64(fd, parts, count, at); }
 
 /* -- sizes and syncs ---------------------------------------------------------------------------------------------- */
 

@@ -21,7 +21,7 @@ SOURCE = Path(__file__).with_name("shim.c")
 
 
 class Verb(IntFlag):
-    """Kinds of calls; reading is not among them."""
+    """Kinds of calls; ``ALL``: those that change something."""
 
     WRITE = 1
     SYNC = 2
@@ -29,6 +29,7 @@ class Verb(IntFlag):
     SIZE = 8
     OPEN = 16
     ALL = 31
+    READ = 32
 
 
 class Kind(IntEnum):
@@ -101,7 +102,7 @@ def library() -> ctypes.CDLL:
 
 
 def arm(folder: Path, fault: Fault) -> None:
-    """From now on count calls that change files below ``folder``, and fail as asked."""
+    """From now on count calls of the fault's kinds to files below ``folder``, and fail as asked."""
     library().faults_arm(
         os.fsencode(folder.resolve()), fault.verbs, fault.nth, fault.kind, fault.error, fault.forever
     )

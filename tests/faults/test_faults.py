@@ -74,6 +74,42 @@ assert under(Fault(Kind.KILL_AFTER, 2)).ended == "killed" and path.read_bytes() 
     ran(program, preloaded)
 
 
+def test_reads_fail_too(preloaded: dict[str, str], tmp_path: Path) -> None:
+    """The chosen read fails, or gives half: Python's and SQLite's; changes are not counted then."""
+    program = f"""
+import errno, os, sqlite3
+from pathlib import Path
+from faults import children, shim
+from faults.shim import Fault, Kind, Verb
+folder = Path({str(tmp_path)!r})
+path, base = folder / "file", folder / "base"
+path.write_bytes(b"0123456789")
+sqlite3.connect(base).execute("CREATE TABLE t (a)")
+
+def read():
+    with path.open("rb", buffering=0) as file:
+        return str(len(file.read(10)) + len(os.pread(file.fileno(), 10, 0)))
+
+def select():
+    return str(sqlite3.connect(base).execute("SELECT * FROM t").fetchall())
+
+def under(fault, act):
+    def body():
+        shim.arm(folder, fault)
+        return act()
+    return children.tried(body).text
+
+shim.arm(folder, Fault(Kind.FAIL, -1, verbs=Verb.READ)); read(); path.write_bytes(b"0123456789")
+assert shim.disarm() == 2
+for nth in (1, 2):
+    assert "Input/output" in under(Fault(Kind.FAIL, nth, errno.EIO, verbs=Verb.READ), read)
+    assert under(Fault(Kind.SHORT, nth, verbs=Verb.READ), read) == "15"
+assert "disk I/O error" in under(Fault(Kind.FAIL, 1, errno.EIO, forever=True, verbs=Verb.READ), select)
+assert under(Fault(Kind.SHORT, 2, verbs=Verb.READ), select) == "[]"
+"""
+    ran(program, preloaded)
+
+
 def test_the_clock_moves_for_everybody(preloaded: dict[str, str]) -> None:
     """Python and SQLite are told another year; durations stay what they are."""
     program = """
