@@ -59,6 +59,8 @@ class PageTable:
         self._filled = np.zeros(count, dtype=np.int64)
         # unchecked[tensor][head * pages + page]: the same order as a file's rows, 32 to a cell
         self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
+        self._passed: list[tuple[int, NDArray[np.int64]]] = []  # (tensor, cells) since the last ``distrust``
+        self._renewed: list[NDArray[np.int64]] = []  # and pages
         self.bytes_checked = 0
         self._set(pages, checked=False)
         self._whole = _covered(self._filled, live)  # a page that is begun later holds nothing but new rows
@@ -143,9 +145,12 @@ class PageTable:
 
     def distrust(self) -> None:
         """A turn begins: what was checked before may have been changed since, so it is checked again."""
-        known = self._filled > 0
-        for unchecked in self._unchecked:
-            unchecked.reshape(-1, len(known))[:] = known
+        for tensor, cells in self._passed:
+            self._unchecked[tensor][cells] = True
+        for pages in self._renewed:
+            for unchecked in self._unchecked:
+                unchecked.reshape(-1, len(self._filled))[:, pages] = True
+        self._passed, self._renewed = [], []
 
     def wrong_columns(self, page: int) -> list[str]:
         """Names of a page's columns whose bytes are not what was written, whether checked before or not."""
@@ -173,6 +178,8 @@ class PageTable:
         self._filled[numbers] = [page.filled for page in new]
         for unchecked in self._unchecked:
             unchecked.reshape(-1, len(self._filled))[:, numbers] = not checked
+        if checked:
+            self._renewed.append(numbers)
 
     def _matches(self, tensor: int, head: int, page: int) -> bool:
         start = page * PAGE_SLOTS
@@ -198,6 +205,7 @@ class PageTable:
             raise self._wrong(tensor, int(heads[wrong[0]]), int(pages[wrong[0]]))
         self.bytes_checked += int(filled.sum()) * size
         self._unchecked[tensor][cells] = False
+        self._passed.append((tensor, cells))
 
     def _hashes(
         self,
@@ -232,5 +240,5 @@ def _covered(filled: NDArray[np.int64], live: Iterable[tuple[int, int]]) -> NDAr
     for start, stop in live:
         slots[start:stop] = True
     there |= np.arange(PAGE_SLOTS) >= filled[:, None]
-    whole: NDArray[np.bool_] = there.all(axis=1)
+    whole: NDArray[np.bool_] = np.logical_and.reduce(there, axis=1)
     return whole
