@@ -49,6 +49,9 @@ class Damage:
     Args:
         slots: what the index knows of files.
         segments: where they lie.
+
+    Raises:
+        OSError: a file cannot be opened for a reason that says nothing of it.
     """
 
     def __init__(self, slots: SlotRows, segments: SegmentSet) -> None:
@@ -57,13 +60,13 @@ class Damage:
         self.files: dict[int, LooseSegment] = {}
         self.pages: dict[tuple[int, int], PageSums] = {}
         self.wrong: dict[tuple[int, int], frozenset[tuple[int, int]]] = {}
-        for number in slots.segments():
-            file = self.files[number] = segments.loose(number)
-            for page in slots.pages(number):
-                self.pages[number, page.page] = page
-                wrong = file.wrong_columns(page)
-                if wrong:
-                    self.wrong[number, page.page] = frozenset(wrong)
+        try:
+            for number in slots.segments():
+                self.files[number] = segments.loose(number)
+                self._check(number)
+        except BaseException:
+            self.close()
+            raise
 
     @cached_property
     def by_turn(self) -> Mapping[int, Sequence[Piece]]:
@@ -88,6 +91,13 @@ class Damage:
         """Close all files."""
         for file in self.files.values():
             file.close()
+
+    def _check(self, number: int) -> None:
+        for page in self._slots.pages(number):
+            self.pages[number, page.page] = page
+            wrong = self.files[number].wrong_columns(page)
+            if wrong:
+                self.wrong[number, page.page] = frozenset(wrong)
 
     def _rows_by_turn(self) -> dict[int, list[tuple[int, int, int, int]]]:
         rows: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)

@@ -5,6 +5,7 @@ Reads with plain reads, never through a map. Knows rows, pages and checksums; no
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -14,24 +15,29 @@ from xxhash import xxh3_64_intdigest
 
 from agentmem.store.files import read_all
 from agentmem.store.pages import PAGE_SLOTS, PageSums
-from agentmem.store.tensor_file import TensorFileSpec, flaw_of
+from agentmem.store.tensor_file import TensorFileSpec, flaw_in
 
 _SUM = np.dtype("<u8")
 
 
+_LOST = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO}
+"""What opening a file says of the file itself; all else, such as too many open files, is no damage."""
+
+
 class LooseSegment:
-    """One file. Bytes that cannot be had are missing."""
+    """One file. Bytes that cannot be had are missing.
+
+    Raises:
+        OSError: it cannot be opened for a reason that says nothing of the file.
+    """
 
     def __init__(self, path: Path, spec: TensorFileSpec) -> None:
         self.spec = spec
-        self.flawed = flaw_of(path, spec) is not None
         columns = [(tensor, head) for tensor, (heads, _) in enumerate(spec.shapes) for head in range(heads)]
         self.columns = {column: number for number, column in enumerate(columns)}
         """Numbers of (tensor, head), in file order."""
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            self._fd = -1
+        self._fd = _opened(path)
+        self.flawed = self._fd < 0 or _flawed(self._fd, spec)
 
     def rows(self, tensor: int, head: int, slot: int, stop: int) -> bytes:
         """The bytes of one head's slots [slot, stop); fewer where the file ends or the disk fails."""
@@ -72,3 +78,20 @@ class LooseSegment:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _opened(path: Path) -> int:
+    """A descriptor; -1 for a file that is lost."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _LOST:
+            raise
+        return -1
+
+
+def _flawed(fd: int, spec: TensorFileSpec) -> bool:
+    try:
+        return flaw_in(fd, spec) is not None
+    except OSError:
+        return True

@@ -108,10 +108,15 @@ def flaw_of(path: Path, spec: TensorFileSpec) -> tuple[str, str] | None:
     """(where, what) is wrong with a file's size or header; None when both are as they were made."""
     try:
         with opened(path, os.O_RDONLY) as fd:
-            size = os.fstat(fd).st_size
-            header = read_all(fd, len(spec.header), 0)
+            return flaw_in(fd, spec)
     except OSError as error:
         return "the whole file", f"it cannot be opened ({error.strerror})"
+
+
+def flaw_in(fd: int, spec: TensorFileSpec) -> tuple[str, str] | None:
+    """The same of a file that is open. Raises OSError."""
+    size = os.fstat(fd).st_size
+    header = read_all(fd, len(spec.header), 0)
     if size != spec.size:
         return f"bytes {min(size, spec.size)} on", f"it is {size} bytes long, not {spec.size}"
     if header != spec.header:

@@ -346,6 +346,26 @@ def test_a_full_disk_leaves_the_old_state(home: DiskHome, monkeypatch: pytest.Mo
     check_whole(home, expected((1, 100), (2, 50), (8, 3)))
 
 
+def test_too_many_open_files_are_no_damage(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """StoreError: what could not be looked at is neither computed anew nor set aside; descriptors are given back."""
+    store, real = opened(home), os.open
+
+    def none_left(path: os.PathLike[str], flags: int, *rest: int, **options: int) -> int:
+        if str(path).endswith("kv/000001.safetensors"):
+            raise OSError(24, "Too many open files")
+        return real(path, flags, *rest, **options)
+
+    before = len(list(Path("/dev/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr("agentmem.store.loose_segment.os.open", none_left)
+        with pytest.raises(StoreError, match="Too many open files"):
+            store.repair(none)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert not store.repair(none).found
+    store.close()
+    check_whole(home)
+
+
 @pytest.mark.parametrize(
     "at",
     [
