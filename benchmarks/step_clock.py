@@ -41,6 +41,20 @@ class StepClock:
         """Milliseconds of the ordinary step."""
         return statistics.median(self.steps)
 
+    @property
+    def first(self) -> float:
+        """When the first token was sampled."""
+        return self._moments[0]
+
+    @property
+    def last(self) -> float:
+        """When the last token was sampled."""
+        return self._moments[-1]
+
+    def after(self, moment: float) -> int:
+        """How many tokens were sampled after ``moment``."""
+        return sum(one > moment for one in self._moments)
+
     def since(self, moment: float) -> float:
         """Milliseconds from ``moment`` to the first token."""
         return 1000 * (self._moments[0] - moment)

@@ -33,7 +33,7 @@ from benchmarks.run_facts import run_facts, warn_if_busy
 from benchmarks.speed.floors import Floors, Rates
 from benchmarks.speed.parts import SELECTION, laps, selections, watched
 from benchmarks.speed.profile_report import show_profile
-from benchmarks.speed.shape import ModelShape, is_linear, shape_of
+from benchmarks.speed.shape import ModelShape, shape_of, widest_linear
 from benchmarks.speed.stopwatch import Clock, Lap, Stopwatch
 from benchmarks.speed.synthetic import grow
 
@@ -114,7 +114,7 @@ def measure(
             seen = min(memory.tokens_held, memory.config.budget)
             shape = shape_of(model.binding.model, model.binding.layers, model.layout.bytes_per_token)
             profile = Profile(model.name, memory.tokens_held, seen, memory.config.chunk_tokens, shape)
-            floors = Floors(*_widest(model), clock=clock)
+            floors = Floors(*widest_linear(model.binding.model), clock=clock)
             run = _Rounds(memory, profile, reply, clock)
             run.warm_up()
             for number in range(rounds):
@@ -191,18 +191,6 @@ def as_json(profile: Profile) -> dict[str, Any]:
 def _laps_of(profile: Profile) -> dict[str, Sequence[Lap]]:
     names = ("held", "renewed", "chunks", "plain_held", "plain_renewed", "plain_chunks")
     return {name: getattr(profile, name) for name in names}
-
-
-def _widest(model: LanguageModel) -> tuple[int, int]:
-    """Rows and columns of the largest linear layer, the vocabulary's projection left out."""
-    network: Any = model.binding.model
-    head = network.get_output_embeddings()
-    sizes = [
-        (int(module.out_features), int(module.in_features))
-        for module in network.modules()
-        if is_linear(module) and module is not head and hasattr(module, "out_features")
-    ]
-    return max(sizes, key=lambda size: size[0] * size[1])
 
 
 def _arguments() -> argparse.Namespace:

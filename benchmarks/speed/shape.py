@@ -83,6 +83,17 @@ def output_projection(model: Any) -> nn.Module:
     return head
 
 
+def widest_linear(model: Any) -> tuple[int, int]:
+    """Rows and columns of the largest linear layer, the vocabulary's projection left out."""
+    head = output_projection(model)
+    sizes = [
+        (int(module.out_features), int(module.in_features))
+        for module in model.modules()
+        if is_linear(module) and module is not head and hasattr(module, "out_features")
+    ]
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a matrix product, quantised ones included."""
     return isinstance(module, nn.Linear) or "Linear" in type(module).__name__
