@@ -1,7 +1,8 @@
 """Gate 1: kill -9 at random moments of an agent's life; after each, everything acknowledged is there.
 
 A worker holds the model and forks a child for each cycle, so that a cycle costs no start of Python. Two of
-three kills come from a clock, one from the n-th call that changes a file.
+three kills come from a clock, one from the n-th call that changes a file. Beside every third writer a reader is at
+work, until the next writer has recovered.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from faults import children, shim
 from faults.agent_life import Step, lived, look, opened, short_of, verbs
+from faults.beside import Reader
 from faults.results import Found
 from faults.shim import Fault, Kind
 from faults.trees import clone, replace, scratch
@@ -26,6 +29,8 @@ from faults.trees import clone, replace, scratch
 LONGEST_SECONDS = 0.15
 MOST_CALLS = 120
 VERBS = 14
+READERS = 1 / 3
+"""The share of kills with a reader beside the writer."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Victim:
         self.steps = steps
         self.place = 0  # steps that are done, the empty one included
         self._acknowledged = mmap.mmap(-1, 8)  # shared with the child, and still there when it is dead
+
+    @property
+    def states(self) -> set[Any]:
+        """Every state that a reader may see, in short."""
+        return {short for step in self.steps for short in (step.seen[0], *step.parts)}
 
     @property
     def finished(self) -> bool:
@@ -128,8 +138,11 @@ def _worker(share: Share) -> list[str]:
             victim = Victim(folder / "victim", steps)
             while done < share.kills and not victim.finished:
                 done += 1
+                reader = Reader(victim.folder, victim.states) if chance.random() < READERS else None
                 problems = [text for text in (victim.go_on(chance),) if text]
                 problems += _checked(victim)
+                if reader is not None:
+                    problems += reader.stop()[1]
                 failures += [f"kill {done} of seed {share.seed}, life {life}: {text}" for text in problems]
                 if problems:
                     break
