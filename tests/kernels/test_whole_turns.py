@@ -22,13 +22,13 @@ CONFIG = MemoryConfig(
     window_tokens=10,
     recall_tokens=16,
     block_tokens=4,
-    chunk_tokens=12,
-    reselect_every=4,
+    chunk_tokens=16,
+    reselect_every=2,
     dense_tokens=16,
 )
-IDS: list[int] = prompt(160, seed=5)[0].tolist()
-TURNS = [(IDS[:70], IDS[70:72]), (IDS[72:84], IDS[84:90])]
-RULES = ["two-stage-edges", "two-stage", "mean-key", "sub-means-2"]
+IDS: list[int] = prompt(60, seed=5)[0].tolist()
+TURNS = [(IDS[:48], []), (IDS[48:54], IDS[54:57])]
+RULES = ["two-stage-edges", "mean-key"]
 
 
 @cache
@@ -64,6 +64,8 @@ def test_resumed_on_triton_as_never_stopped(
     device: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, logits and K/V, through files."""
+    if device == "cpu" and dtype != "float32":
+        pytest.skip("interpreting takes long; one dtype is enough there")
     monkeypatch.setattr(backends, "_AUTO", "triton")
     home = DiskHome(tmp_path)
     one, never = lived(SessionAgent(model_on(device, dtype), home, CONFIG, "never"))
