@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from faults import children, shim
+from faults.agent_operations import agent_operations
 from faults.crash_states import CrashState, crash_states
 from faults.faulted import HomeOf, Prepared, prepare, thinned
+from faults.mending_operations import encrypted_migrations, mendings
 from faults.op_log import Op, Tree, laid_down, recorded
-from faults.operations import PLAIN, Snapshot, disk_home, encrypted_home, interrupted, migrations, snapshot
+from faults.operations import PLAIN, disk_home, encrypted_home, interrupted, migrations, snapshot
 from faults.results import Found
 from faults.sessions import oracle, run
 from faults.trees import scratch
@@ -19,35 +22,46 @@ from faults.trees import scratch
 
 @dataclass(frozen=True)
 class Story:
-    """What was done to a disk, and what must be there after each mark: index i, or i + 1 in the making."""
+    """What was done to a disk; ``see`` tells what is there, ``allows(i, found)`` whether it may be after mark i."""
 
     name: str
     before: Tree
     ops: Sequence[Op]
-    wanted: Sequence[Snapshot]
-    home_of: HomeOf = disk_home
+    see: Callable[[Path], Any]
+    allows: Callable[[int, Any], bool]
 
-    def states(self, tries: int, seed: int) -> list[tuple[Story, CrashState]]:
+    def states(self, tries: int, seed: int) -> list[Case]:
         """Every crash state, with the story it belongs to."""
         return [(self, state) for state in crash_states(self.before, self.ops, tries=tries, seed=seed)]
 
 
-def power_loss(*, tries: int, nested: int, limit: int, seed: int, jobs: int) -> Found:
+Case = tuple[Story, CrashState]
+
+
+def power_loss(*, tries: int, nested: int, limit: int, agent_limit: int, seed: int, jobs: int) -> Found:
     """A whole session, then each operation by itself, then (``nested`` times) a second failure in the recovery.
 
-    At most ``limit`` disks, evenly spread; ``tries`` random choices at each moment.
+    At most ``limit`` disks of agents without a model and ``agent_limit`` with one, evenly spread; ``tries`` random
+    choices at each moment.
     """
     with scratch() as folder:
         stories = [_session(folder / "session"), _session(folder / "encrypted", encrypted_home)]
         for number, operation in enumerate((*PLAIN, *interrupted(), *migrations())):
             stories.append(_story(prepare(operation, folder / str(number))))
-    cases = thinned([case for story in stories for case in story.states(tries, seed)], limit, seed)
+        stories += map(_story, (*mendings(folder / "mendings"), *encrypted_migrations(folder / "migrations")))
+        cases = thinned([case for story in stories for case in story.states(tries, seed)], limit, seed)
+        told = [_story(prepared) for prepared in agent_operations(folder / "agents")]
+        cases += thinned([case for story in told for case in story.states(tries, seed)], agent_limit, seed)
+        return _cut_off(cases, len(stories) + len(told), nested=nested, seed=seed, jobs=jobs)
+
+
+def _cut_off(cases: Sequence[Case], stories: int, *, nested: int, seed: int, jobs: int) -> Found:
     failures = children.spread(cases, lambda case: judged(*case), jobs)
     again = random.Random(seed).sample(cases, min(nested, len(cases)))
     twice = children.spread(again, lambda case: _judged_twice(*case, tries=0, seed=seed), jobs)
     counts = [int(text) for text in twice if text.isdigit()]
     failures += [text for text in twice if not text.isdigit()]
-    on = f"{len(cases)} disks after {len(stories)} stories; {sum(counts)} more after a crash in the recovery"
+    on = f"{len(cases):,} disks after {stories} stories; {sum(counts)} more after a crash in the recovery"
     return Found(len(cases) + sum(counts), failures, on)
 
 
@@ -56,10 +70,10 @@ def judged(story: Story, state: CrashState) -> list[str]:
     with scratch() as folder:
         _lay_down(state, folder)
         try:
-            found = snapshot(story.home_of(folder))
+            found = story.see(folder)
         except Exception as error:  # noqa: BLE001 - whatever opening it raises is a failure
             return [f"{story.name}, {state.how}: {type(error).__name__}: {error}"]
-    if found not in story.wanted[state.acknowledged : state.acknowledged + 2]:
+    if not story.allows(state.acknowledged, found):
         return [f"{story.name}, {state.how}: not what was acknowledged ({state.acknowledged})"]
     return []
 
@@ -70,13 +84,18 @@ def _judged_twice(story: Story, state: CrashState, *, tries: int, seed: int) -> 
         _lay_down(state, folder)
 
         def body() -> None:
-            snapshot(story.home_of(folder))
+            story.see(folder)
 
         before, ops, outcome = recorded(folder, body)
         if outcome.ended != "done":
             return [f"{story.name}, {state.how}: {outcome.text}"]
-    wanted = story.wanted[state.acknowledged : state.acknowledged + 2]
-    inner = Story(f"{story.name}, {state.how}, then opened", before, ops, wanted, story.home_of)
+    inner = Story(
+        f"{story.name}, {state.how}, then opened",
+        before,
+        ops,
+        story.see,
+        lambda _, found: story.allows(state.acknowledged, found),
+    )
     found = inner.states(tries, seed)
     return [str(len(found)), *(text for case in found for text in judged(*case))]
 
@@ -103,11 +122,18 @@ def _session(folder: Path, home_of: HomeOf = disk_home) -> Story:
     home = home_of(folder)  # here, so that its key is this process's
     before, ops, outcome = recorded(folder, lambda: run(home, shim.mark))
     assert outcome.ended == "done", outcome
-    return Story(f"session {folder.name}", before, ops, oracle(), home_of)
+    wanted = oracle()
+    return Story(
+        f"session {folder.name}",
+        before,
+        ops,
+        lambda folder: snapshot(home_of(folder)),
+        lambda mark, found: found in wanted[mark : mark + 2],
+    )
 
 
 def _story(prepared: Prepared) -> Story:
-    """One operation: before its mark the old state or the new, after it the new one."""
+    """One operation: before its mark the old state or the new, after it what it acknowledged."""
 
     def body() -> None:
         prepared.act(prepared.folder)
@@ -115,4 +141,10 @@ def _story(prepared: Prepared) -> Story:
 
     before, ops, outcome = recorded(prepared.folder, body)
     assert outcome.ended == "done", outcome
-    return Story(prepared.name, before, ops, [prepared.before, prepared.after])
+    return Story(
+        prepared.name,
+        before,
+        ops,
+        prepared.see,
+        lambda mark, found: prepared.acknowledges(found) if mark else prepared.allows(found),
+    )

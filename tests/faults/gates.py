@@ -56,8 +56,10 @@ GATES = (
     Gate("3 every bit, every length", None, lambda run: every_bit(seed=run.seed, jobs=run.jobs)),
     Gate(
         "4 power loss",
-        lambda run: power_loss(tries=1, nested=2, limit=2_500, seed=run.seed, jobs=run.jobs),
-        lambda run: power_loss(tries=6, nested=60, limit=ALL, seed=run.seed, jobs=run.jobs),
+        lambda run: power_loss(tries=1, nested=2, limit=2_500, agent_limit=250, seed=run.seed, jobs=run.jobs),
+        lambda run: power_loss(
+            tries=6, nested=60, limit=ALL, agent_limit=4_000, seed=run.seed, jobs=run.jobs
+        ),
     ),
     Gate(
         "5 a full disk",

@@ -20,7 +20,7 @@ from agentmem.errors import DamagedError
 from agentmem.store import DiskHome, Store, Turn
 from agentmem.store.mended import Encode
 from agentmem.store.segment import segment_spec
-from faults.faulted import Prepared, checked, prepare
+from faults.faulted import HomeOf, Prepared, checked, prepare
 from faults.operations import (
     SEGMENT_TOKENS,
     Operation,
@@ -53,24 +53,31 @@ class Mending(Prepared):
 
 
 def mendings(folder: Path) -> list[Prepared]:
-    """Repair with a model and without one, salvage of an index that lost a row and of one that is sound."""
+    """Repair with a model and without one, plain and encrypted; salvage of a damaged index and of a sound one."""
     folder.mkdir()
-    sound, harmed, spoilt = folder / "sound", folder / "harmed", folder / "spoilt"
+    repairs = [*_repairs(folder / "plain", disk_home), *_repairs(folder / "encrypted", encrypted_home)]
+    sound, spoilt = folder / "sound", folder / "spoilt"
     lived(disk_home(sound))
-    clone(sound, harmed)
-    _harm(harmed)
     clone(sound, spoilt)
     _spoil(spoilt)
-    wanted = state_of(sound)
-    repair = _mending("repair", harmed, _repaired(again), folder / "repair")
-    assert repair.after == wanted, "a repair does not give back what there was"
-    aside = _mending("repair without the model", harmed, _repaired(lambda _: ()), folder / "aside")
-    salvage = _mending("salvage", spoilt, _salvaged, folder / "salvage")
-    assert aside.before[0] == aside.after[0] == "damaged" and salvage.before[0] == "shut"
-    assert salvage.after[0] == "whole"
-    idle = _mending("salvage what is sound", sound, _salvaged, folder / "idle")
-    assert idle.before == idle.after == wanted
-    return [repair, aside, salvage, idle]
+    salvage = _mending("salvage", spoilt, _salvaged, folder / "salvage", disk_home)
+    assert (salvage.before[0], salvage.after[0]) == ("shut", "whole")
+    idle = _mending("salvage what is sound", sound, _salvaged, folder / "idle", disk_home)
+    assert idle.before == idle.after == state_of(disk_home(sound))
+    return [*repairs, salvage, idle]
+
+
+def _repairs(folder: Path, home_of: HomeOf) -> list[Prepared]:
+    folder.mkdir()
+    sound, harmed = folder / "sound", folder / "harmed"
+    lived(home_of(sound))
+    clone(sound, harmed)
+    _harm(harmed)
+    repair = _mending("repair", harmed, _repaired(again), folder / "repair", home_of)
+    assert repair.after == state_of(home_of(sound)), "a repair does not give back what there was"
+    aside = _mending("repair without the model", harmed, _repaired(lambda _: ()), folder / "aside", home_of)
+    assert aside.before[0] == aside.after[0] == "damaged"
+    return [repair, aside]
 
 
 def encrypted_migrations(folder: Path) -> list[Prepared]:
@@ -86,10 +93,10 @@ def encrypted_migrations(folder: Path) -> list[Prepared]:
     return [prepare(one, folder / str(n), encrypted_home) for n, one in enumerate(operations)]
 
 
-def state_of(folder: Path) -> Any:
+def state_of(home: DiskHome) -> Any:
     """("whole", everything), ("damaged", what can be seen), or ("shut",) for an agent that is refused."""
     try:
-        store = disk_home(folder).open("ada")
+        store = home.open("ada")
     except DamagedError:
         return ("shut",)
     try:
@@ -120,14 +127,26 @@ def _legible(store: Store) -> list[str | None]:
     return found
 
 
-def _mending(name: str, base: Path, act: Callable[[DiskHome], None], folder: Path) -> Prepared:
+def _mending(
+    name: str, base: Path, act: Callable[[DiskHome], None], folder: Path, home_of: HomeOf
+) -> Prepared:
     clone(base, folder)
     with scratch() as copy:
         clone(base, copy / "done")
-        before = state_of(copy / "done")
-        act(disk_home(copy / "done"))
-        after = state_of(copy / "done")
-    return checked(Mending(name, folder, lambda folder: act(disk_home(folder)), state_of, before, after))
+        before = state_of(home_of(copy / "done"))
+        act(home_of(copy / "done"))
+        after = state_of(home_of(copy / "done"))
+    return checked(
+        Mending(
+            name if home_of == disk_home else f"{name}, encrypted",
+            folder,
+            lambda folder: act(home_of(folder)),
+            lambda folder: state_of(home_of(folder)),
+            before,
+            after,
+            home_of=home_of,
+        )
+    )
 
 
 def _repaired(ways: Ways) -> Callable[[DiskHome], None]:
