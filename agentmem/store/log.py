@@ -248,6 +248,7 @@ class DiskTokenLog:
             if not known and self._segments.create(segment):
                 self._folder_changed = True
             writer = self._writers[segment] = self._segments.writer(segment)
+            self._segments.begin(segment, self._committed_tail.slot if known else 0)
         return writer
 
     def _gather_many(

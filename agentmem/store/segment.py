@@ -28,7 +28,8 @@ from agentmem.store.tensor_file import (
     create_tensor_file,
 )
 
-LoadPages = Callable[[int], Iterable[PageSums]]
+LoadPages = Callable[..., Iterable[PageSums]]
+"""The checksums of a segment's pages: of all, or of pages [first, stop)."""
 LoadLive = Callable[[int], Sequence[tuple[int, int]]]
 
 
@@ -145,6 +146,9 @@ class SegmentSet:
     def loose(self, number: int) -> LooseSegment:
         """What there is of a segment's file, whatever happened to it."""
         return LooseSegment(self.path(number), self.spec)
+
+    def begin(self, number: int, slot: int) -> None:
+        """An open turn writes to a segment from this slot on, where nothing committed lies."""
 
     def start_of_turn(self, slot: int) -> int:
         """The first slot from ``slot`` on that a turn may begin with."""

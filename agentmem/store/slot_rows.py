@@ -106,8 +106,14 @@ class SlotRows:
         summed = max((page * PAGE_SLOTS + filled for page, filled in last), default=0)
         return Tail(number - 1, max(self.used(number - 1), summed))
 
-    def pages(self, segment: int) -> list[PageSums]:
-        """The checksums of a segment's pages."""
+    def pages(self, segment: int, first: int = 0, stop: int | None = None) -> list[PageSums]:
+        """The checksums of a segment's pages, or of those of [first, stop), some of which may not be there."""
+        if stop is not None:
+            found = self._index.execute(
+                "SELECT page, filled, sums FROM sealed_pages WHERE segment = ? AND page >= ? AND page < ?",
+                (segment, first, stop),
+            )
+            return [PageSums(*row) for row in found]
         self._index.require_counted("pages")
         rows = self._index.execute(
             "SELECT page, filled, sums FROM sealed_pages WHERE segment = ? ORDER BY page", (segment,)

@@ -23,8 +23,9 @@ from agentmem.store.encrypted_segments import EncryptedSegmentSet
 from agentmem.store.files import FILE_MODE, opened, read_all, write_all
 from agentmem.store.index import Index
 from agentmem.store.keys import KEY_FILE, DataKey, MemoryKey, is_encrypted, unlock, write_key
+from agentmem.store.pages_on_demand import SegmentsOnDemand
 from agentmem.store.schema import bring_up_to_date, open_database
-from agentmem.store.segment import LoadLive, LoadPages, SegmentSet
+from agentmem.store.segment import LoadLive, LoadPages, SegmentSet, nothing_live
 from agentmem.store.tensor_file import TensorFile, copy_used
 
 
@@ -87,7 +88,9 @@ class PlainVault:
         load_live: LoadLive,
     ) -> SegmentSet:
         """See :class:`Vault`."""
-        return SegmentSet(folder, layout, capacity, agent_id, load_pages, load_live)
+        # what a reader looks at must be what it was when it first looked: the writer may forget meanwhile
+        kind = SegmentSet if load_live is nothing_live else SegmentsOnDemand
+        return kind(folder, layout, capacity, agent_id, load_pages, load_live)
 
     def digests(
         self,
