@@ -1,7 +1,7 @@
 """The index of an encrypted agent: SQLite in memory, and on disk one file of encrypted records.
 
-The first record is the database as it was when the file was written; each later one holds the statements of
-one transaction, appended and synced before COMMIT returns. Opening decrypts them and runs them again. Every
+The first records are the database as it was when the file was written, in parts of 64 KB; each later one holds the
+statements of one transaction, appended and synced before COMMIT returns. Opening decrypts them and runs them again. Every
 record is bound to its file, its number and the record before it, so none can be changed, moved, left out or
 put back from an older copy. What remains to somebody who can write the files is to put back a whole older
 state; cutting off the newest records is noticed by :mod:`agentmem.store.mark` unless that is put back too.
@@ -30,7 +30,9 @@ from agentmem.store.seals import Seals
 
 INDEX_FILE = "agent.enc"
 _MAGIC = b"AgMmEnc\x01"
-_FIRST = len(_MAGIC) + 16
+FIRST_RECORD = len(_MAGIC) + 16
+SNAPSHOT_PART = 1 << 16
+"""Bytes of the database in each record of a snapshot but the last: what is damaged costs no more than these."""
 _WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER")
 _REWRITE_BYTES = 1 << 20
 """A log of more bytes than this, and than the snapshot before it, becomes a snapshot when the agent is closed."""
@@ -59,6 +61,7 @@ class EncryptedConnection(IndexConnection):
         self._file_id = b""
         self._number = 0  # records there are
         self._chain = b""  # the tag of the last one
+        self._parts: list[bytes] = []  # of a snapshot that is being read
         self._end = self._snapshot_end = 0
         self._seen = (0, 0)
         self._fd = -1
@@ -107,22 +110,24 @@ class EncryptedConnection(IndexConnection):
     def load(self) -> None:
         """Decrypt the file, or what was added to it, and run it. Raises DamagedError."""
         data, found = self._bytes()
-        if len(data) < _FIRST or not data.startswith(_MAGIC):
+        if len(data) < FIRST_RECORD or not data.startswith(_MAGIC):
             raise self._damaged("the header", "it is not the one it was made with")
-        file_id = data[len(_MAGIC) : _FIRST]
+        file_id = file_id_of(data)
         at = self._end
         if file_id != self._file_id or at > len(data):
-            self._file_id, self._number, self._chain, at = file_id, 0, b"", _FIRST
+            self._file_id, self._number, self._chain, at = file_id, 0, b"", FIRST_RECORD
+            self._parts = []
         while at < len(data):
-            size = _size_at(data, at)
+            size = size_at(data, at)
             if size is None:
                 break  # a record that was never finished: nobody was told of it
-            self._run(self._opened(data[at + 4 : at + 4 + size], at))
+            plain = self._opened(data, at, size)
             at += 4 + size
-            if self._number == 1:
+            if plain[:1] == b"s":
                 self._snapshot_end = at
-        if not self._number:
-            raise self._damaged(f"bytes {_FIRST} on", "the first record is not there")
+            self._run(plain)
+        if self._parts or not self._number:
+            raise self._damaged(f"bytes {FIRST_RECORD} on", "the snapshot is not there in full")
         self._end, self._seen = at, (found.st_ino, found.st_size)
         if not self.read_only:
             self._let_go()
@@ -166,18 +171,22 @@ class EncryptedConnection(IndexConnection):
         except OSError as error:
             raise self._damaged("the whole file", f"it cannot be read ({error.strerror})") from error
 
-    def _opened(self, record: bytes, at: int) -> bytes:
+    def _opened(self, data: bytes, at: int, size: int) -> bytes:
         assert self.cipher is not None
-        plain = self.cipher.decrypt(record[:NONCE_BYTES], record[NONCE_BYTES:], self._bound())
+        plain = opened_record(self.cipher, self._file_id, self._number, self._chain, data, at)
         if plain is None:
-            raise self._damaged(f"bytes {at} to {at + len(record) + 4}", "it was changed")
-        self._number, self._chain = self._number + 1, record[-TAG_BYTES:]
+            raise self._damaged(f"bytes {at} to {at + size + 4}", "it was changed")
+        self._number, self._chain = self._number + 1, data[at + 4 + size - TAG_BYTES : at + 4 + size]
         return plain
 
     def _run(self, plain: bytes) -> None:
+        if plain[:1] == b"p":
+            self._parts.append(plain[1:])
+            return
         if plain[:1] == b"s":
+            whole, self._parts = b"".join((*self._parts, plain[1:])), []
             with closing(sqlite3.connect(":memory:")) as image:
-                image.deserialize(plain[1:])
+                image.deserialize(whole)
                 image.backup(self)  # a deserialized database could not grow beyond 1 GB
             if self.seals is None:  # what it put into the connection outlives what is in the database
                 with self.muted():
@@ -186,7 +195,7 @@ class EncryptedConnection(IndexConnection):
         with self.muted():
             self.execute("BEGIN")
             for sql, values in json.loads(plain[1:]):
-                self.execute(sql, [_value(value) for value in values])
+                self.execute(sql, [value_of(value) for value in values])
             self.execute("COMMIT")
 
     # -- writing --------------------------------------------------------------------------------------
@@ -198,7 +207,9 @@ class EncryptedConnection(IndexConnection):
         if self.read_only:
             raise sqlite3.OperationalError("attempt to write a readonly database")
         rows = [(sql, [_json(value) for value in values]) for sql, values in self._statements]
-        record = self._sealed(b"t" + json.dumps(rows).encode())
+        assert self.cipher is not None
+        bound = bound_of(self._file_id, self._number, self._chain)
+        record = _record(self.cipher, b"t" + json.dumps(rows).encode(), bound)
         try:
             if self._seen[1] > self._end:  # a record that was never finished lies there
                 os.ftruncate(self._fd, self._end)
@@ -213,35 +224,28 @@ class EncryptedConnection(IndexConnection):
         self._seen = (self._seen[0], self._end)
         self._statements = []
 
-    def _sealed(self, plain: bytes) -> bytes:
-        assert self.cipher is not None
-        return _record(self.cipher, plain, self._bound())
-
-    def _bound(self) -> bytes:
-        return b"record" + self._file_id + self._number.to_bytes(8, "little") + self._chain
-
     def _replace(self) -> None:
         """A new file in the place of the old one. Raises OSError; then the old one is as it was."""
-        before = (self._file_id, self._number, self._chain)
+        assert self.cipher is not None
         new = self.path.with_name(self.path.name + ".new")
         new.unlink(missing_ok=True)
-        self._file_id, self._number, self._chain = secrets.token_bytes(16), 0, b""
-        fd = -1
+        file_id, fd = secrets.token_bytes(16), -1
         try:
-            record = self._sealed(b"s" + image_of(self))
+            records = _snapshot(self.cipher, file_id, image_of(self))
+            data = b"".join((_MAGIC, file_id, *records))
             fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            write_all(fd, _MAGIC + self._file_id + record, 0)
+            write_all(fd, data, 0)
             sync_file(fd)
             new.replace(self.path)
             sync_folder(self.path.parent)
         except BaseException:
-            self._file_id, self._number, self._chain = before
             if fd >= 0:
                 os.close(fd)
             raise
         self._let_go()
-        self._fd, self._number, self._chain = fd, 1, record[-TAG_BYTES:]
-        self._end = self._snapshot_end = _FIRST + len(record)
+        self._fd, self._file_id = fd, file_id
+        self._number, self._chain = len(records), data[-TAG_BYTES:]
+        self._end = self._snapshot_end = len(data)
         self._seen = (os.fstat(fd).st_ino, self._end)
 
     def _let_go(self) -> None:
@@ -274,9 +278,9 @@ def write_encrypted(path: Path, source: sqlite3.Connection, key: DataKey) -> Non
     file_id = secrets.token_bytes(16)
     with closing(sqlite3.connect(":memory:")) as memory:
         source.backup(memory)
-        record = _record(key.cipher("index"), b"s" + image_of(memory), b"record" + file_id + bytes(8))
+        records = _snapshot(key.cipher("index"), file_id, image_of(memory))
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
-        write_all(fd, _MAGIC + file_id + record, 0)
+        write_all(fd, b"".join((_MAGIC, file_id, *records)), 0)
 
 
 def image_of(conn: sqlite3.Connection) -> bytes:
@@ -286,13 +290,46 @@ def image_of(conn: sqlite3.Connection) -> bytes:
     return bytes(image)
 
 
+def file_id_of(data: bytes) -> bytes:
+    """What names a file: each snapshot has another."""
+    return data[len(_MAGIC) : FIRST_RECORD]
+
+
+def opened_record(
+    cipher: Cipher, file_id: bytes, number: int, chain: bytes, data: bytes, at: int
+) -> bytes | None:
+    """What the record at a place says, if it is the one of that number, after the one whose tag ``chain`` is."""
+    size = size_at(data, at)
+    if size is None:
+        return None
+    record = data[at + 4 : at + 4 + size]
+    return cipher.decrypt(record[:NONCE_BYTES], record[NONCE_BYTES:], bound_of(file_id, number, chain))
+
+
+def bound_of(file_id: bytes, number: int, chain: bytes) -> bytes:
+    """What a record is authenticated with."""
+    return b"record" + file_id + number.to_bytes(8, "little") + chain
+
+
+def _snapshot(cipher: Cipher, file_id: bytes, image: bytes) -> list[bytes]:
+    """The records of a database."""
+    records: list[bytes] = []
+    chain = b""
+    for start in range(0, len(image), SNAPSHOT_PART):
+        part = image[start : start + SNAPSHOT_PART]
+        kind = b"p" if start + SNAPSHOT_PART < len(image) else b"s"
+        records.append(_record(cipher, kind + part, bound_of(file_id, len(records), chain)))
+        chain = records[-1][-TAG_BYTES:]
+    return records
+
+
 def _record(cipher: Cipher, plain: bytes, bound: bytes) -> bytes:
     nonce = secrets.token_bytes(NONCE_BYTES)
     body = cipher.encrypt(nonce, plain, bound)
     return struct.pack("<I", len(nonce) + len(body)) + nonce + body
 
 
-def _size_at(data: bytes, at: int) -> int | None:
+def size_at(data: bytes, at: int) -> int | None:
     """How long a record is; None for one that is not there in full."""
     if at + 4 > len(data):
         return None
@@ -310,7 +347,8 @@ def _json(value: Any) -> Any:
     return value
 
 
-def _value(value: Any) -> Any:
+def value_of(value: Any) -> Any:
+    """A value of a statement, as it was given."""
     return base64.b64decode(value["b"]) if isinstance(value, dict) else value
 
 

@@ -29,7 +29,7 @@ from agentmem.store.disk import DiskStore
 from agentmem.store.failures import typed
 from agentmem.store.files import FOLDER_MODE, folder_bytes, make_folder
 from agentmem.store.index import Index
-from agentmem.store.keys import MemoryKey, is_encrypted
+from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.mended import SalvageReport
 from agentmem.store.names import checked_id, folder_name
@@ -170,7 +170,7 @@ class DiskHome:
             folder,
             name,
             self._workshop(name),
-            plain=not is_encrypted(folder),
+            key=self._key,
             dry_run=dry_run,
         )
 

@@ -8,11 +8,9 @@ checked any more. Only Python's sqlite3 is used, and the rows' own checksums. Kn
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,16 @@ from agentmem.errors import DamagedError
 from agentmem.memory.source import KVLayout
 from agentmem.store.extents import Extent
 from agentmem.store.failures import typed
-from agentmem.store.files import make_folder, opened, sync_file, sync_folder
+from agentmem.store.files import make_folder
 from agentmem.store.mark import CommitMark
 from agentmem.store.mended import SalvageReport
-from agentmem.store.mending import OLD_LOG
-from agentmem.store.salvage_rows import SavedTable, mend_header, saved_tables
 from agentmem.store.salvage_tree import Row, gaps, lost_turns, rooted, stand_in
 from agentmem.store.schema import create_database
 from agentmem.store.search import spoken_words
-from agentmem.store.segment import SegmentSet, nothing_live, segment_spec
+from agentmem.store.segment import nothing_live, segment_spec
 from agentmem.store.staging import Staging
 from agentmem.store.tensor_file import flaw_of
+from agentmem.store.vault import Vault
 
 _NEVER = ("_sqlite_migrations", "sqlite_sequence", "tallies")
 _FIRST = ("identity", "turns", "segments")
@@ -53,13 +50,14 @@ _MADE = (
 """Tables whose rows are not simply taken over; digests are computed anew."""
 
 
-def salvage(folder: Path, agent_id: str, workshop: Path, *, dry_run: bool) -> SalvageReport:
+def salvage(folder: Path, agent_id: str, workshop: Path, vault: Vault, *, dry_run: bool) -> SalvageReport:
     """Replace an agent's index by what is left of it. The caller holds the lock, and has it closed.
 
     Args:
         folder: the agent's.
         agent_id: for messages, and to be found in it.
         workshop: a folder for the copies; made, and removed.
+        vault: what its files are opened with.
         dry_run: only say what is left.
 
     Raises:
@@ -71,7 +69,7 @@ def salvage(folder: Path, agent_id: str, workshop: Path, *, dry_run: bool) -> Sa
         make_folder(workshop.parent)
         make_folder(workshop)
         try:
-            work = _Salvage(folder, agent_id, workshop)
+            work = _Salvage(folder, agent_id, workshop, vault)
             report = work.report(dry_run=dry_run)
             if not dry_run:
                 work.write()
@@ -83,14 +81,15 @@ def salvage(folder: Path, agent_id: str, workshop: Path, *, dry_run: bool) -> Sa
 class _Salvage:
     """One salvage: the rows that were saved, made to fit each other."""
 
-    def __init__(self, folder: Path, agent_id: str, workshop: Path) -> None:
+    def __init__(self, folder: Path, agent_id: str, workshop: Path, vault: Vault) -> None:
         self._folder = folder
         self._agent_id = agent_id
-        self._workshop = workshop
+        self._vault = vault
         db = create_database(workshop / "empty.db")
         self._columns = _columns_of(db.conn)
         db.close()
-        self._saved = self._read()
+        self._place = vault.salvage_place(folder, agent_id, workshop)
+        self._saved = self._place.saved(self._columns)
         self._identity = self._own_identity()
         before = set(self._rows("turns"))
         self._lost = lost_turns(self._turns, self._rows("tokens"), self._rows("extents").values())
@@ -129,55 +128,37 @@ class _Salvage:
             for table in self._saved.values()
             if table.unread or table.damaged - set(table.rows)
         ]
-        return SalvageReport(dry_run, losses, sorted(turns), wordless, no_ids, self._dropped)
+        return SalvageReport(
+            dry_run, [*self._place.losses, *losses], sorted(turns), wordless, no_ids, self._dropped
+        )
 
     def write(self) -> None:
         """Make the new index and put it in the place of the old one."""
-        path = self._workshop / "new.db"
-        db = create_database(path)
-        try:
+        with self._place.filling() as conn:
             extents, pages, aside = self._placed()
-            db.conn.execute("PRAGMA foreign_keys = OFF")
-            db.conn.execute("BEGIN IMMEDIATE")
-            db.conn.execute("DELETE FROM state")
+            conn.execute("PRAGMA foreign_keys = OFF")
+            conn.execute("BEGIN IMMEDIATE")
+            conn.execute("DELETE FROM state")
             for name in (*_FIRST, *(sorted(set(self._columns) - {*_FIRST, *_MADE}))):
-                self._insert(db.conn, name, self._rows(name).values())
+                self._insert(conn, name, self._rows(name).values())
             self._insert(
-                db.conn, "segments", ({"id": n} for n in {e["segment"] for e in extents} - self._segments)
+                conn, "segments", ({"id": n} for n in {e["segment"] for e in extents} - self._segments)
             )
-            self._insert(db.conn, "extents", extents)
-            self._insert(db.conn, "pages", pages)
-            self._insert(db.conn, "set_aside", aside)
-            self._insert(db.conn, "notes", self._notes())
-            self._insert(db.conn, "words", self._words())
-            self._insert(db.conn, "scrubs", self._scrubs(extents))
-            self._insert(db.conn, "state", [self._state(extents)])
-            db.conn.execute("COMMIT")
-            for table, row, *_ in db.conn.execute("PRAGMA foreign_key_check").fetchall():
+            self._insert(conn, "extents", extents)
+            self._insert(conn, "pages", pages)
+            self._insert(conn, "set_aside", aside)
+            self._insert(conn, "notes", self._notes())
+            self._insert(conn, "words", self._words())
+            self._insert(conn, "scrubs", self._scrubs(extents))
+            self._insert(conn, "state", [self._state(extents)])
+            conn.execute("COMMIT")
+            for table, row, *_ in conn.execute("PRAGMA foreign_key_check").fetchall():
                 raise DamagedError(
                     self._agent_id, "agent.db", f"row {row} of {table}", "it fits nothing that is left"
                 )
-            _settle(db.conn)
-        finally:
-            db.close()
-        self._swap(path)
+        self._place.swap()
 
     # -- reading --------------------------------------------------------------------------------------
-
-    def _read(self) -> dict[str, SavedTable]:
-        """Rows of a copy of the index: nothing is done to the old files."""
-        copy = self._workshop / "agent.db"
-        shutil.copyfile(self._folder / "agent.db", copy)
-        for log in (self._folder / "agent.db-wal", self._folder / OLD_LOG):
-            if log.exists():
-                shutil.copyfile(log, self._workshop / "agent.db-wal")
-                break
-        mend_header(copy, self._workshop / "empty.db")
-        with closing(sqlite3.connect(copy, isolation_level=None)) as conn:
-            conn.execute(
-                "PRAGMA writable_schema = ON"
-            )  # a definition that makes no sense hides no other table
-            return saved_tables(conn, self._columns)
 
     def _own_identity(self) -> Row:
         rows = list(self._rows("identity").values())
@@ -223,7 +204,7 @@ class _Salvage:
         pages = [row for row in self._rows("pages").values() if row["segment"] in self._segments]
         aside = list(self._rows("set_aside").values())
         extents: list[Row] = []
-        segments = SegmentSet(
+        segments = self._vault.segments(
             self._folder / "kv", layout, capacity, self._agent_id, lambda _: (), nothing_live
         )
         try:
@@ -321,30 +302,6 @@ class _Salvage:
                 f"INSERT OR REPLACE INTO {table} ({', '.join(known)}) VALUES ({marks})",  # noqa: S608
                 [row[name] for name in known],
             )
-
-    def _swap(self, new: Path) -> None:
-        """Put the new index in place. Its write-ahead log must not be the old one's: that goes out of the way first."""
-        old, log = self._folder / "agent.db", self._folder / "agent.db-wal"
-        with opened(new, os.O_RDWR) as fd:
-            sync_file(fd)
-        if log.exists():
-            os.replace(log, self._folder / OLD_LOG)
-            sync_folder(self._folder)
-        sync_folder(self._folder / "kv")
-        os.replace(new, old)
-        sync_folder(self._folder)
-        with suppress(FileNotFoundError):
-            (self._folder / "agent.db-shm").unlink()
-        with suppress(FileNotFoundError):
-            (self._folder / OLD_LOG).unlink()
-        sync_folder(self._folder)
-
-
-def _settle(conn: sqlite3.Connection) -> None:
-    """Put all of a new index into its file, which alone is moved: closing it says nothing of a disk that refused."""
-    blocked, *_ = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if blocked:
-        raise sqlite3.OperationalError("the new index could not be written whole")
 
 
 def _columns_of(conn: sqlite3.Connection) -> dict[str, list[str]]:

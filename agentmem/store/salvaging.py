@@ -11,9 +11,11 @@ from pathlib import Path
 
 from agentmem.errors import DamagedError, StoreError
 from agentmem.store.disk import DiskStore
+from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.mended import SalvageReport
 from agentmem.store.salvage import salvage
+from agentmem.store.vault import vault_of
 
 
 def salvaged(
@@ -22,19 +24,16 @@ def salvaged(
     agent_id: str,
     workshop: Path,
     *,
-    plain: bool,
+    key: MemoryKey | None,
     dry_run: bool,
 ) -> SalvageReport:
     """Salvage an agent if it needs it, then set aside what cannot be checked; ``opened`` opens it for writing."""
     store = _sound(opened)
     if store is None:
-        if not plain:
-            raise StoreError(
-                f"agent {agent_id!r} is encrypted: nothing of its index can be salvaged; restore an export"
-            )
         lock = WriterLock(folder / "lock", agent_id)
         try:
-            report = salvage(folder, agent_id, workshop, dry_run=dry_run)
+            vault = vault_of(folder, agent_id, key)
+            report = salvage(folder, agent_id, workshop, vault, dry_run=dry_run)
         finally:
             lock.release()
         if dry_run:

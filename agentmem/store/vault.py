@@ -19,11 +19,13 @@ from agentmem.memory.source import KVLayout, RuleStates
 from agentmem.store.digest_log import DigestState, DigestSums, DiskDigestLog, digest_path, digest_spec
 from agentmem.store.encrypted_digests import EncryptedDigestLog, encrypted_digest_path
 from agentmem.store.encrypted_index import INDEX_FILE, Identify, connect_encrypted, write_encrypted
+from agentmem.store.encrypted_salvage import EncryptedPlace
 from agentmem.store.encrypted_segments import EncryptedSegmentSet
 from agentmem.store.files import FILE_MODE, opened, read_all, write_all
 from agentmem.store.index import Index
 from agentmem.store.keys import KEY_FILE, DataKey, MemoryKey, is_encrypted, unlock, write_key
 from agentmem.store.pages_on_demand import SegmentsOnDemand
+from agentmem.store.salvage_places import IndexPlace, PlainPlace
 from agentmem.store.schema import bring_up_to_date, open_database
 from agentmem.store.segment import LoadLive, LoadPages, SegmentSet, nothing_live
 from agentmem.store.tensor_file import TensorFile, copy_used
@@ -68,6 +70,10 @@ class Vault(Protocol):
         self, source: Path, folder: Path, layout: KVLayout, capacity: int, sums: DigestSums
     ) -> None:
         """Copy a digest file; one that is damaged is left out. Raises OSError."""
+        ...
+
+    def salvage_place(self, folder: Path, agent_id: str, workshop: Path) -> IndexPlace:
+        """Where a damaged index is read, and a new one put."""
         ...
 
 
@@ -126,6 +132,10 @@ class PlainVault:
             file = TensorFile(digest_path(source, sums.file), digest_spec(layout, capacity), "")
             copy_used(file, digest_path(folder, sums.file), sums.filled, [(0, sums.filled)])
             file.close()
+
+    def salvage_place(self, folder: Path, agent_id: str, workshop: Path) -> IndexPlace:
+        """See :class:`Vault`."""
+        return PlainPlace(folder, workshop)
 
 
 class EncryptedVault:
@@ -195,6 +205,10 @@ class EncryptedVault:
             opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new,
         ):
             write_all(new, read_all(old, os.fstat(old).st_size, 0), 0)
+
+    def salvage_place(self, folder: Path, agent_id: str, workshop: Path) -> IndexPlace:
+        """See :class:`Vault`."""
+        return EncryptedPlace(folder, agent_id, workshop, self._data_key)
 
     def change(self, folder: Path, uuid: str, key: MemoryKey) -> None:
         """Lock the agent with another key of the user's. Raises OSError; then it is as it was."""
