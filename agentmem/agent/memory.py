@@ -101,6 +101,7 @@ class AgentMemory:
         wait: float = 0.0,
         read_only: bool = False,
         key: MemoryKey | None = None,
+        expect_state: str | None = None,
     ) -> AgentMemory:
         """Open an agent's memory, or create it; nothing of the past is read again.
 
@@ -120,8 +121,12 @@ class AgentMemory:
             read_only: look, but change nothing; needs no lock and, for texts, no model.
             key: makes an encrypted agent, or opens it (extra ``crypto``); None: ``AGENTMEM_KEY_FILE`` or
                 ``AGENTMEM_PASSPHRASE`` if one is set, else a plain one.
+            expect_state: what :meth:`checkpoint` gave once, kept elsewhere: an agent that never came to that state is
+                refused, and none is created. So a whole older copy of its folder that was put back does not pass
+                for it. A state that was forgotten or left behind since is fine; one that was pruned is not.
 
         Raises:
+            StateNotFoundError: ``expect_state`` is not there; nothing has changed.
             AgentBusyError, AgentNotFoundError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
         """
         if system is not None:
@@ -129,7 +134,7 @@ class AgentMemory:
         place = find_home(home, key)
         started = time.perf_counter()
         opened = open_agent(
-            AskedOpening(agent_id, model, place, device, dtype, config, create, wait, read_only)
+            AskedOpening(agent_id, model, place, device, dtype, config, create, wait, read_only, expect_state)
         )
         memory = cls(opened, place)
         try:

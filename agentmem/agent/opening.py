@@ -22,6 +22,8 @@ from agentmem.errors import (
     ConfigError,
     DamagedError,
     FingerprintMismatchError,
+    StateForgottenError,
+    StateNotFoundError,
 )
 from agentmem.store.base import AgentIdentity, Home, Store
 
@@ -41,6 +43,7 @@ class Asked:
     create: bool
     wait: float
     read_only: bool
+    expect_state: str | None = None
 
 
 class ModelRef:
@@ -90,6 +93,7 @@ def open_agent(asked: Asked) -> Opened:
 
     Raises:
         AgentNotFoundError, AgentBusyError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
+        StateNotFoundError: it does not hold the state that was expected.
     """
     home = asked.home
     if not home.exists(asked.agent_id):
@@ -101,6 +105,7 @@ def open_agent(asked: Asked) -> Opened:
         model.get()
     store = home.open(asked.agent_id, wait=asked.wait, read_only=asked.read_only)
     try:
+        _require_state(asked, store)
         return Opened(store, model, _settle_config(asked, store, model), created=False)
     except BaseException:
         store.close()
@@ -110,6 +115,11 @@ def open_agent(asked: Asked) -> Opened:
 def _create(asked: Asked) -> Opened:
     if not asked.create or asked.read_only:
         raise AgentNotFoundError(f"there is no agent {asked.agent_id!r}; open it with create=True to make it")
+    if asked.expect_state is not None:
+        raise AgentNotFoundError(
+            f"there is no agent {asked.agent_id!r}, but state {asked.expect_state!r} of it is expected; look for its "
+            "files, or restore an export"
+        )
     model = ModelRef(asked, None)
     config = asked.config or MemoryConfig()
     model.get().check(config)
@@ -128,6 +138,22 @@ def _create(asked: Asked) -> Opened:
         store.close()
         raise
     return Opened(store, model, config, created=True)
+
+
+def _require_state(asked: Asked, store: Store) -> None:
+    """Raises StateNotFoundError when the agent never came to the state that is expected."""
+    if asked.expect_state is None:
+        return
+    try:
+        store.find_state(asked.expect_state)
+    except StateForgottenError:
+        return  # it was there
+    except StateNotFoundError:
+        raise StateNotFoundError(
+            f"agent {asked.agent_id!r} does not hold state {asked.expect_state!r}, which was expected: it may be an older "
+            "copy of its files that was put back, or the branch was pruned. Look for the newer files; without "
+            "expect_state it is opened as it is."
+        ) from None
 
 
 def _settle_config(asked: Asked, store: Store, model: ModelRef) -> MemoryConfig:
