@@ -22,6 +22,8 @@ OF_FULL = 0.9
 OVER_INFLLM = 1.5
 SLACK = 0.05
 """Five points: how far the lower bound of a difference may lie below zero."""
+HISTORIES = 4
+"""So many histories of many questions a target asks for at least: questions of one history share its luck."""
 ROUNDING = 1e-9
 MILLION = 1_000_000
 
@@ -87,7 +89,15 @@ def _everywhere(
     worst = min(apart, key=lambda where: margin(apart[where]))
     if len(apart) > 1:
         words += f"; worst of {len(apart)}: {worst.task} {worst.tokens:,} {points(apart[worst])}"
-    return Verdict(what, words, min(margin(together), margin(apart[worst])) > 0)
+    met = min(margin(together), margin(apart[worst])) > 0
+    return _first_look(Verdict(what, words, met), min(len(set(ours[where].histories)) for where in apart))
+
+
+def _first_look(verdict: Verdict, histories: int) -> Verdict:
+    """The verdict, if it rests on enough histories; otherwise its figures alone."""
+    if histories >= HISTORIES:
+        return verdict
+    return Verdict(verdict.what, f"{verdict.found}; {histories} of {HISTORIES} histories", None)
 
 
 def _pooled(scores: Mapping[Where, Scores]) -> Scores:
@@ -110,9 +120,9 @@ def _many_needles(results: Results) -> Iterator[Verdict]:
             continue
         ours, theirs = results.scores(where, results.default), results.scores(where, arm)
         found = ours.minus(theirs, factor).difference
-        yield _judged(
-            what, found, f"{factor} x {arm}", found.value >= -ROUNDING, says=any(ours.values + theirs.values)
-        )
+        says = any(ours.values + theirs.values)
+        verdict = _judged(what, found, f"{factor} x {arm}", found.value >= -ROUNDING, says=says)
+        yield _first_look(verdict, len(set(ours.histories))) if found.n else verdict
 
 
 def _passkey(results: Results) -> Iterator[Verdict]:

@@ -104,7 +104,7 @@ def lot() -> list[Cell]:
     cells = [
         cell(arm, history, task, tokens)
         for task, tokens in places
-        for history in range(2)
+        for history in range(4)
         for arm in ("default", "infllm", "streaming", "full", "other")
     ]
     unfit = replace(
@@ -267,11 +267,10 @@ def test_a_failure_is_in_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFix
 def test_another_arm_can_be_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It takes the default's place in differences and verdicts, by its own name; arms, tasks and lengths can be picked."""
     cells = [
-        cell("default", right=0.0),
-        cell("other", right=1.0),
-        cell("full", right=1.0),
-        cell(task="passkey"),
-    ]
+        cell(arm, history, right=right)
+        for arm, right in {"default": 0.0, "other": 1.0, "full": 1.0}.items()
+        for history in range(4)
+    ] + [cell(task="passkey")]
     path = str(write(tmp_path / "c.jsonl", *cells))
 
     main([path, "--default", "other"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def _figures(coverage: float) -> dict[str, dict[str, float]]:
     return {"heads": {"coverage": coverage, "any": 0.75, "all": 0.5}, "layers": ranks, "union": ranks}
 
 
+def fourfold(cells: Sequence[Cell]) -> list[Cell]:
+    """The same cells on each of four histories."""
+    return [
+        replace(one, key=replace(one.key, history=f"{one.key.history}-{copy}"))
+        for one in cells
+        for copy in range(4)
+    ]
+
+
 def met(cells: Sequence[Cell], words: str) -> bool | None:
     """The verdict on the one target whose words these are."""
     (found,) = [one.met for one in verdicts(Results(cells), TRAINED) if words in one.what]
@@ -111,8 +121,10 @@ def test_many_needles_are_judged_against_full_and_infllm(
     against_infllm: bool | None,
 ) -> None:
     """0.9 of full attention and 1.5 of InfLLM are the limits; where nobody is right, nothing is judged."""
-    cells = [cell("default", ours), cell("full", full), cell("infllm", infllm)]
+    few = [cell("default", ours), cell("full", full), cell("infllm", infllm)]
+    cells = fourfold(few)
 
+    assert met(few, "0.9 x full") is met(few, "1.5 x infllm") is None  # one history is a first look
     assert met(cells, "0.9 x full") is against_full
     assert met(cells, "1.5 x infllm") is against_infllm
 
@@ -174,8 +186,11 @@ def test_coverage_is_judged_against_the_best_choice_and_infllm(
     theirs = covered(
         {"chosen": [0.6 + 0.002 * n for n in range(20)], "exact": [1.0] * 20, "random": [0.1] * 20}
     )
-    cells = [cell("default", [1] * 20, extra=extra), cell("infllm", [1] * 20, extra=theirs)]
+    few = [cell("default", [1] * 20, extra=extra), cell("infllm", [1] * 20, extra=theirs)]
+    cells = fourfold(few)
 
+    assert met(few, "0.95 x the best choice") is met(few, "clearly above infllm") is None
+    assert verdicts(Results(few), TRAINED)[0].found.endswith("1 of 4 histories")
     assert met(cells, "0.95 x the best choice") is of_exact
     assert met(cells, "clearly above infllm") is over
 
@@ -187,10 +202,12 @@ def test_coverage_is_judged_at_each_length_too() -> None:
         drawn = {"exact": [0.8] * 20, "random": [0.1] * 20}
         first = covered({"chosen": [ours + 0.0001 * n for n in range(20)], **drawn})
         second = covered({"chosen": [theirs] * 20, **drawn})
-        return [
-            cell("default", [1] * 20, tokens=tokens, extra=first),
-            cell("infllm", [1] * 20, tokens=tokens, extra=second),
-        ]
+        return fourfold(
+            [
+                cell("default", [1] * 20, tokens=tokens, extra=first),
+                cell("infllm", [1] * 20, tokens=tokens, extra=second),
+            ]
+        )
 
     good, bad = at(4_000, 0.79, 0.5), at(32_000, 0.74, 0.75)
 
@@ -199,7 +216,7 @@ def test_coverage_is_judged_at_each_length_too() -> None:
     assert met([*good, *bad], "clearly above infllm") is False
     best, over = verdicts(Results([*good, *bad]), TRAINED)[:2]
     assert best.found.startswith("+0.6 [")
-    assert "n=40; worst of 2: many_needles 32,000 -1.9 [" in best.found
+    assert "n=160; worst of 2: many_needles 32,000 -1.9 [" in best.found
     assert "worst of 2: many_needles 32,000 -0.9 [" in over.found
     assert "worst" not in verdicts(Results(good), TRAINED)[0].found
 
