@@ -161,6 +161,7 @@ class WorkingMemory:
             mask=sight.mask,
             softcap=softcap,
             sinks=sinks,
+            scratch=self._workspace.rooms,
         )
         return out[..., : spec.head_dim]
 

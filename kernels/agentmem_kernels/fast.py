@@ -4,7 +4,8 @@ Keys and values are never repeated for grouped heads. A few queries are folded, 
 becoming G rows of one head, because fused attention on the CPU packs the keys once per query head:
 for 14/2 heads, D=64, 2,700 keys, bf16, one thread, one query takes 0.25 ms folded and 3.2 ms with
 ``enable_gqa``. Many queries go through ``enable_gqa`` (512 queries: 62 ms, repeating K/V 64 ms), which
-needs no mask repeated per group. Softcaps, and sinks for a few queries, are written out in fp32.
+needs no mask repeated per group. Where bfloat16 products are fast, many bfloat16 queries go through
+:mod:`.products` instead. Softcaps, and sinks for a few queries, are written out in fp32.
 
 On CUDA cuDNN's attention is never used: it builds a plan for every new length, which takes seconds, and
 here every chunk and every decoded token has one. The fused kernel that takes masks knows no grouped heads,
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from agentmem_kernels._shapes import check
+from agentmem_kernels.products import Fresh, Scratch, attend_by_products, pays
 
 FOLD_QUERIES = 8
 """Up to so many queries a group's heads are folded into rows: measured, beyond it nothing is won."""
@@ -37,11 +39,13 @@ def attend(
     mask: Tensor | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    scratch: Scratch | None = None,
 ) -> Tensor:
     """Attend with q (B, Hq, T, D) to keys and values (B, Hkv, S, D); returns (B, Hq, T, D) in q's dtype.
 
     ``mask`` is additive, (..., T, S); give it in q's dtype, another one is converted at each call.
-    ``sinks`` (Hq,) are logits that take part in the softmax without a value. Equal to
+    ``sinks`` (Hq,) are logits that take part in the softmax without a value. Intermediate results lie in
+    ``scratch``, or in new memory. Equal to
     :func:`agentmem_kernels.reference.attend` up to rounding. Raises ValueError for shapes that do not fit.
     """
     check(q, keys, values, mask, sinks)
@@ -52,10 +56,17 @@ def attend(
     if sinks is not None:
         keys, values, bias = _with_sink_column(q, keys, values, bias, sinks)
     G = q.shape[1] // keys.shape[1]
+    if not few and _by_products(q):
+        found = scratch or Fresh()
+        return attend_by_products(q, keys, values, scaling=scaling, mask=bias, scratch=found)
     if G == 1 or not few:
         return _fused(q, keys, values, bias, scaling)
     rows, bias = _fold(q, keys, bias)
     return _fused(rows, keys, values, bias, scaling).reshape(q.shape)
+
+
+def _by_products(q: Tensor) -> bool:
+    return q.dtype == torch.bfloat16 and not q.is_cuda and pays()
 
 
 def _fused(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
