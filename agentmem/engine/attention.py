@@ -7,9 +7,10 @@ so nothing here is shared between calls, threads or models. Knows neither logs n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -48,16 +49,34 @@ class AttentionContext(Protocol):
 
 
 class BoundCall:
-    """One forward pass: its context, and the log index of every attention module.
+    """One forward pass: the context of each of its rows, and the log index of every attention module.
 
+    What a context raises ends the pass when it is the only one; among several it ends its own row alone, whose
+    error is kept and whose attention is zero from there on.
     A plain object on purpose: accelerate copies dicts among keywords and calls anything's ``.to``.
     """
 
-    __slots__ = ("context", "index_of")
+    __slots__ = ("contexts", "errors", "index_of")
 
-    def __init__(self, context: AttentionContext, index_of: Mapping[nn.Module, int]) -> None:
-        self.context = context
+    def __init__(self, contexts: Sequence[AttentionContext], index_of: Mapping[nn.Module, int]) -> None:
+        self.contexts = contexts
         self.index_of = index_of
+        self.errors: list[Exception | None] = [None] * len(contexts)
+
+    def attend(self, module: nn.Module, q_raw: Tensor, k_raw: Tensor, v: Tensor, **how: Any) -> Tensor:
+        """Attend for B rows, each with its own context; shapes and ``how`` as in :class:`AttentionContext`."""
+        layer = self.index_of[module]
+        if len(self.contexts) == 1:
+            return self.contexts[0].attend(layer, q_raw, k_raw, v, **how)
+        out = torch.zeros_like(q_raw)
+        for number, context in enumerate(self.contexts):
+            row = slice(number, number + 1)
+            if self.errors[number] is None:
+                try:
+                    out[row] = context.attend(layer, q_raw[row], k_raw[row], v[row], **how)
+                except Exception as error:  # noqa: BLE001 it is raised again, where the row was asked for
+                    self.errors[number] = error
+        return out
 
 
 def foreign_keywords(dropout: float, keywords: Mapping[str, Any]) -> list[str]:
@@ -80,7 +99,7 @@ def attend_through_context(
     """What a bound model calls instead of its own attention. Returns (B, T, Hq, D) and no weights.
 
     Raises:
-        InputError: called without a context, for more than one sequence, or with a mask.
+        InputError: called without a context, for another number of sequences than it has, or with a mask.
         UnsupportedModelError: a keyword arrives that would change the result in an unknown way.
     """
     call = keywords.get(CONTEXT_KEYWORD)
@@ -89,8 +108,11 @@ def attend_through_context(
             "this model is bound to agentmem and was called without a memory; "
             "call Binding.forward, or Binding.unbind() to use the model alone"
         )
-    if query.shape[0] != 1:
-        raise InputError(f"a bound model reads one sequence at a time, got a batch of {query.shape[0]}")
+    if query.shape[0] != len(call.contexts):
+        raise InputError(
+            f"a bound model reads one sequence for each context, got a batch of {query.shape[0]} for "
+            f"{len(call.contexts)}"
+        )
     if attention_mask is not None:
         raise InputError("a bound model takes no attention mask: a memory has no padding")
     if foreign := foreign_keywords(dropout, keywords):
@@ -98,8 +120,8 @@ def attend_through_context(
             f"{type(module).__name__} was handed {', '.join(foreign)}, which agentmem does not know; "
             "leave it out (and call model.eval())"
         )
-    out = call.context.attend(
-        call.index_of[module],
+    out = call.attend(
+        module,
         query,
         key,
         value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,8 +114,30 @@ class Binding:
             raise InputError(f"ids: expected (1, T) with T > 0, got {tuple(ids.shape)}")
         if logits_to_keep < 0:
             raise InputError(f"logits_to_keep: expected 0 or more, got {logits_to_keep}")
+        return self._run(ids, BoundCall([context], self._index_of), logits_to_keep)
+
+    def forward_rows(
+        self, ids: Tensor, contexts: Sequence[AttentionContext]
+    ) -> tuple[Tensor, list[Exception | None]]:
+        """Forward one new token for each of B contexts, ids (B, 1) int64, as one pass.
+
+        Returns the logits (B, V), and for each row what its context raised, if it did: the others are as if
+        it had not been there, and its own logits mean nothing.
+
+        Raises as :meth:`forward` does.
+        """
+        if not contexts or ids.shape != (len(contexts), 1):
+            raise InputError(
+                f"ids: expected ({len(contexts)}, 1) and a context at least, got {tuple(ids.shape)}"
+            )
+        call = BoundCall(contexts, self._index_of)
+        logits = self._run(ids, call, 1)[:, -1]
+        return logits, call.errors
+
+    def _run(self, ids: Tensor, call: BoundCall, logits_to_keep: int) -> Tensor:
+        """One pass of the model: logits (B, keep, V)."""
         self._check_usable()
-        keywords: dict[str, Any] = {CONTEXT_KEYWORD: BoundCall(context, self._index_of)}
+        keywords: dict[str, Any] = {CONTEXT_KEYWORD: call}
         if self._keeps:  # as an index, since the number 0 would mean all
             keep = min(logits_to_keep, ids.shape[1])
             keywords["logits_to_keep"] = keep or torch.empty(0, dtype=torch.long, device=ids.device)

@@ -21,6 +21,7 @@ from agentmem.engine.loading import load, resolve
 from agentmem.engine.progress import SILENT
 from agentmem.engine.rich_progress import RichProgress
 from agentmem.engine.session import Session
+from agentmem.engine.steps import BatchRule, Steps
 from agentmem.engine.template import ChatTemplate
 from agentmem.engine.weight_forms import digest_of, hold_weights
 from agentmem.errors import ConfigError
@@ -66,6 +67,7 @@ class LanguageModel:
             rope_facts=self.binding.rope_facts,
             dtype=model.dtype,
         )
+        self._steps = Steps(self.binding)
         self._workspaces: list[Workspace] = []
         self._lock = threading.Lock()
 
@@ -123,6 +125,20 @@ class LanguageModel:
             )
         self._layers(config)
 
+    def batch_steps(self, rule: BatchRule) -> None:
+        """Say when agents on this model that decode at the same time share passes; for all of them, from now on.
+
+        Args:
+            rule: "exact", the default: where each row is known to get the bits it gets alone (bfloat16 or int8
+                weights on the CPU), so nobody can tell. "always": elsewhere too; a reply then equals the one it
+                would be alone up to the dtype's rounding, so a greedy choice may differ and a turn may not be
+                made again bit for bit. What is stored is as durable. "never": each step alone.
+
+        Raises:
+            ConfigError: there is no such rule.
+        """
+        self._steps.set_rule(rule)
+
     @contextmanager
     def turn(
         self,
@@ -141,7 +157,11 @@ class LanguageModel:
         try:
             selector = make_selector(config.selector)
             memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness, hidden)
-            yield Session(self.binding, memory, config.chunk_tokens, self.device)
+            session = Session(self.binding, memory, config.chunk_tokens, self.device, self._steps)
+            try:
+                yield session
+            finally:
+                self._steps.leave(session)
         finally:
             workspace.rooms.clear()  # what a selection needs grows with the history: kept for a turn, not for ever
             with self._lock:

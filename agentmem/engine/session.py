@@ -1,5 +1,6 @@
 """Running the model over one turn's tokens: in chunks while reading, one by one while replying.
 
+Steps are asked for at :class:`~agentmem.engine.steps.Steps`, where those of several agents may become one pass.
 Knows no text, no template and no sampling; the past comes from the working memory it is given.
 """
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agentmem.engine.binding import Binding
+from agentmem.engine.steps import Steps
 from agentmem.memory.working_memory import WorkingMemory
 
 Progress = Callable[[int, int], None]
@@ -21,13 +23,19 @@ class Session:
     """One turn of one agent on a bound model. ``forwarded`` counts tokens that went through the model."""
 
     def __init__(
-        self, binding: Binding, memory: WorkingMemory, chunk_tokens: int, device: torch.device
+        self,
+        binding: Binding,
+        memory: WorkingMemory,
+        chunk_tokens: int,
+        device: torch.device,
+        steps: Steps | None = None,
     ) -> None:
         self.memory = memory
         self.forwarded = 0
         self._binding = binding
         self._chunk_tokens = chunk_tokens
         self._device = device
+        self._steps = steps
 
     @property
     def length(self) -> int:
@@ -57,7 +65,12 @@ class Session:
     def step(self, token: int) -> Tensor:
         """Forward one sampled token; returns the logits (V,) behind it."""
         self.memory.begin(1, decoding=True)
-        return self._forward([token])
+        if self._steps is None:
+            return self._forward([token])
+        logits = self._steps.step(self, token, self.memory)
+        self.memory.end()
+        self.forwarded += 1
+        return logits
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[int]) -> Tensor:

@@ -76,7 +76,7 @@ class _Echo:
 def _call(batch: int = 1, mask: Tensor | None = None, **keywords: Any) -> tuple[Tensor, _Echo]:
     module, echo = nn.Identity(), _Echo()
     q, k = torch.randn(batch, 4, 3, 16), torch.randn(batch, 2, 3, 16)
-    call = BoundCall(echo, {module: 7})
+    call = BoundCall([echo], {module: 7})
     out, weights = attend_through_context(module, q, k, k, mask, mem_ctx=call, **keywords)
     assert weights is None
     assert torch.equal(out, q.transpose(1, 2))
