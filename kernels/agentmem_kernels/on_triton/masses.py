@@ -133,8 +133,9 @@ def block_masses(
     C = keys.shape[1] if index is None else index.shape[1]
     L = keys.shape[2]
     BL = triton.next_power_of_2(L)
-    BC = max(1, COLUMNS // BL)
-    BM = max(16, min(ROWS, triton.next_power_of_2(M)))
+    share = 2 if keys.dtype == torch.float32 else 1  # without tensor cores products are unrolled one by one
+    BC = max(1, COLUMNS // share // BL)
+    BM = max(16, min(ROWS // share, triton.next_power_of_2(M)))
     tiles = triton.cdiv(C, BC)
     per_split = triton.cdiv(tiles, SPLITS)
     splits = triton.cdiv(tiles, per_split)

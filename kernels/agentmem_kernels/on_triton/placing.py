@@ -21,19 +21,19 @@ TOKENS = 16
 def _row(x, row, d, seen, C, S, partner, position, D: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr):
     """Rows x[row] (t, d) rotated to ``position`` (t,): x * C + x[partner] * S."""
     own = tl.load(x + row[:, None] + d[None, :], mask=seen, other=0.0)
-    if WIDTH == 0:
-        return own
-    turns = seen & (d < WIDTH)[None, :]
-    at = tl.load(partner + d, mask=d < WIDTH, other=0)
-    other = tl.load(x + row[:, None] + at[None, :], mask=turns, other=0.0)
-    c = tl.load(C + position[:, None] * D + d[None, :], mask=seen, other=0.0)
-    s = tl.load(S + position[:, None] * WIDTH + d[None, :], mask=turns, other=0.0)
-    straight = own.to(tl.float32) * c.to(tl.float32)
-    turned = other.to(tl.float32) * s.to(tl.float32)
-    if not WIDE:
-        straight = straight.to(own.dtype).to(tl.float32)
-        turned = turned.to(own.dtype).to(tl.float32)
-    return tl.where(turns, straight + turned, straight).to(own.dtype)
+    if WIDTH > 0:
+        turns = seen & (d < WIDTH)[None, :]
+        at = tl.load(partner + d, mask=d < WIDTH, other=0)
+        other = tl.load(x + row[:, None] + at[None, :], mask=turns, other=0.0)
+        c = tl.load(C + position[:, None] * D + d[None, :], mask=seen, other=0.0)
+        s = tl.load(S + position[:, None] * WIDTH + d[None, :], mask=turns, other=0.0)
+        straight = own.to(tl.float32) * c.to(tl.float32)
+        turned = other.to(tl.float32) * s.to(tl.float32)
+        if not WIDE:
+            straight = straight.to(own.dtype).to(tl.float32)
+            turned = turned.to(own.dtype).to(tl.float32)
+        own = tl.where(turns, straight + turned, straight).to(own.dtype)
+    return own
 
 
 # fmt: off
