@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 from agentmem.errors import AgentMemError
 
 Case = TypeVar("Case")
+Body = Callable[[], str | None]
 PATIENCE_SECONDS = 120
 
 
@@ -29,25 +30,28 @@ class Outcome:
     text: str
 
 
-def tried(body: Callable[[], str | None]) -> Outcome:
+def tried(body: Body) -> Outcome:
     """Run ``body`` in a forked child and see how it ends, and what it says. SIGKILL is what we send ourselves."""
-    reading, writing = os.pipe()
-    child = fork()
-    if child == 0:
-        os.close(reading)
-        signal.alarm(PATIENCE_SECONDS)
-        _run_child(body, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read().decode(errors="replace")
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code == -signal.SIGKILL:
-        return Outcome("killed", text)
-    if code == 0:
-        return Outcome("done", text)
-    if code == 10:
-        return Outcome("refused", text)
-    return Outcome("broken", text if code > 0 else f"ended by signal {-code}; {text}")
+    return tried_in_turn([body])[0]
+
+
+def tried_in_turn(bodies: Sequence[Body]) -> list[Outcome]:
+    """Run them one after another in one forked child; when one ends it, those behind it get a new one."""
+    found: list[Outcome] = []
+    while len(found) < len(bodies):
+        reading, writing = os.pipe()
+        child = fork()
+        if child == 0:
+            os.close(reading)
+            _run_in_turn(bodies[len(found) :], writing)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read().decode(errors="replace")
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found += [Outcome(*json.loads(line)) for line in said.splitlines()]
+        if code:
+            found.append(Outcome("killed", "") if code == -signal.SIGKILL else Outcome("broken", _sign(code)))
+    return found
 
 
 def spread(cases: Sequence[Case], run: Callable[[Case], list[str]], jobs: int) -> list[str]:
@@ -83,18 +87,28 @@ def fork() -> int:
         return os.fork()
 
 
-def _run_child(body: Callable[[], str | None], writing: int) -> None:
-    code = 11
+def _run_in_turn(bodies: Sequence[Body], writing: int) -> None:
+    code = 1
     try:
-        os.write(writing, (body() or "").encode())
+        for body in bodies:
+            signal.alarm(PATIENCE_SECONDS)
+            os.write(writing, json.dumps(_ended(body)).encode() + b"\n")
         code = 0
-    except AgentMemError as error:
-        os.write(writing, f"{type(error).__name__}: {error}".encode()[:4000])
-        code = 10
-    except BaseException:  # noqa: BLE001
-        os.write(writing, traceback.format_exc().encode()[-4000:])
     finally:
         os._exit(code)
+
+
+def _ended(body: Body) -> tuple[str, str]:
+    try:
+        return "done", body() or ""
+    except AgentMemError as error:
+        return "refused", f"{type(error).__name__}: {error}"[:4000]
+    except BaseException:  # noqa: BLE001
+        return "broken", traceback.format_exc()[-4000:]
+
+
+def _sign(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with {code}"
 
 
 def _work(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ FAILURES = (
     (Kind.SHORT, 0, Verb.WRITE),
 )
 READ_FAILURES = ((Kind.FAIL, errno.EIO, Verb.READ), (Kind.SHORT, 0, Verb.READ))
+BATCH = 8
 KILLS = (Kind.KILL_BEFORE, Kind.KILL_AFTER, Kind.KILL_TORN)
 
 
@@ -83,7 +85,7 @@ def prepare(operation: Operation, folder: Path, home_of: HomeOf = disk_home) -> 
 
 def checked(prepared: Prepared) -> Prepared:
     """The operation itself, once it was seen to do what it should. Raises AssertionError."""
-    problems = run(Case(prepared, shim.NO_FAULT))
+    problems = run([Case(prepared, shim.NO_FAULT)])
     assert not problems, problems
     return prepared
 
@@ -117,25 +119,42 @@ def kills_of(prepared: Prepared) -> list[Case]:
     ]
 
 
-def run(case: Case) -> list[str]:
-    """What went wrong, in words; empty when all is as it must be."""
+def run(cases: Sequence[Case]) -> list[str]:
+    """What went wrong, in words; empty when all is as it must be. They are done in one process as long as it lives."""
     with scratch() as folder:
-        replace(case.prepared.folder, folder)
+        places = [folder / str(number) for number in range(len(cases))]
+        for case, place in zip(cases, places, strict=True):
+            replace(case.prepared.folder, place)
+        bodies = [partial(_acted, case, place) for case, place in zip(cases, places, strict=True)]
+        problems: list[str] = []
+        for case, place, outcome in zip(cases, places, children.tried_in_turn(bodies), strict=True):
+            wrong = [f"{case}: {text}" for text in _wrong(case.prepared, outcome, place)]
+            if wrong and len(cases) > 1 and not run([case]):
+                wrong.append(f"{case}: but nothing is wrong with it in a process of its own")
+            problems += wrong
+    return problems
 
-        def body() -> None:
-            shim.arm(folder, case.fault)
-            try:
-                case.prepared.act(folder)
-            finally:
-                shim.disarm()
 
-        outcome = children.tried(body)
-        problems = [f"it ended {outcome.text}"] if outcome.ended == "broken" else []
-        try:
-            problems += _judged(case.prepared, outcome, folder)
-        except Exception as error:  # noqa: BLE001 - whatever opening it raises is a failure of this case
-            problems.append(f"opened again: {type(error).__name__}: {error}")
-    return [f"{case}: {problem}" for problem in problems]
+def _acted(case: Case, folder: Path) -> None:
+    shim.arm(folder, case.fault)
+    try:
+        case.prepared.act(folder)
+    finally:
+        shim.disarm()
+
+
+def _wrong(prepared: Prepared, outcome: children.Outcome, folder: Path) -> list[str]:
+    problems = [f"it ended {outcome.text}"] if outcome.ended == "broken" else []
+    try:
+        problems += _judged(prepared, outcome, folder)
+    except Exception as error:  # noqa: BLE001 - whatever opening it raises is a failure of this case
+        problems.append(f"opened again: {type(error).__name__}: {error}")
+    return problems
+
+
+def batches(cases: Sequence[Case]) -> list[Sequence[Case]]:
+    """Cases that one process does: starting one takes as long as a case does."""
+    return [cases[at : at + BATCH] for at in range(0, len(cases), BATCH)]
 
 
 def thinned(cases: Sequence[Item], limit: int, seed: int) -> list[Item]:

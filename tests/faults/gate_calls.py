@@ -16,7 +16,18 @@ from pathlib import Path
 
 from faults import children, shim
 from faults.agent_operations import agent_operations
-from faults.faulted import READ_FAILURES, Case, HomeOf, Prepared, failures_of, kills_of, prepare, run, thinned
+from faults.faulted import (
+    READ_FAILURES,
+    Case,
+    HomeOf,
+    Prepared,
+    batches,
+    failures_of,
+    kills_of,
+    prepare,
+    run,
+    thinned,
+)
 from faults.mending_operations import Mending, encrypted_migrations, mendings
 from faults.operations import PLAIN, READING, encrypted_home, interrupted, migrations, read_all
 from faults.results import Found
@@ -61,7 +72,7 @@ def faults_at_calls(*, limit: int, agent_limit: int, seed: int, jobs: int) -> Fo
         on_reads = _spread_out(failing, max(1, limit // 4), seed)
         on = f"{len(prepared)} verbs of the store, {len(agents)} of an agent with a model; {len(on_reads)} on reads"
         cases += on_reads
-        return Found(len(cases), children.spread(cases, run, jobs), on)
+        return Found(len(cases), children.spread(batches(cases), run, jobs), on)
 
 
 def faults_in_recovery(*, limit: int, agent_limit: int, twice: int, seed: int, jobs: int) -> Found:
@@ -79,7 +90,7 @@ def faults_in_recovery(*, limit: int, agent_limit: int, twice: int, seed: int, j
         cases += _spread_out([[*failures_of(one), *kills_of(one)] for one in opening], limit, seed)
         agents = agent_operations(folder / "agents")
         cases += _spread_out([kills_of(one) for one in agents], agent_limit, seed)
-        failures = children.spread(cases, run, jobs)
+        failures = children.spread(batches(cases), run, jobs)
         shares = [(seed + n, min(SHARE, twice - at)) for n, at in enumerate(range(0, twice, SHARE))]
         bases = changing + opening
         failures += children.spread(shares, lambda share: _failed_twice(bases, *share), jobs)
@@ -97,7 +108,7 @@ def _spread_out(cases: Sequence[list[Case]], limit: int, seed: int) -> list[Case
 def _failed_twice(bases: Sequence[Prepared], seed: int, count: int) -> list[str]:
     """What went wrong in so many openings, under a fault, of what a kill left behind."""
     with scratch() as folder:
-        return [text for case in _second_faults(bases, folder, count, seed) for text in run(case)]
+        return run(_second_faults(bases, folder, count, seed))
 
 
 def _second_faults(bases: Sequence[Prepared], folder: Path, count: int, seed: int) -> list[Case]:
