@@ -38,7 +38,6 @@ class PagesOnDemand(PageTable):
         self._there = np.zeros((len(self._filled), PAGE_SLOTS), dtype=np.bool_)
         for start, stop in live:
             self._there.reshape(-1)[start:stop] = True
-        self._all_whole = not live or (len(live) == 1 and live[0][0] == 0)  # nothing was freed between them
 
     def filled(self, page: int) -> int:
         """Slots of a page that belong to finished turns. Raises DamagedError."""
@@ -106,6 +105,7 @@ class PagesOnDemand(PageTable):
         self._known[numbers] = True
         there = self._there[numbers] | (np.arange(PAGE_SLOTS) >= self._filled[numbers, None])
         self._whole[numbers] = there.all(axis=1)
+        self._all_whole = bool(self._whole.all())  # of what was fetched: nothing else is read
 
 
 class SegmentsOnDemand(SegmentSet):
