@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
+
 from agentmem.agent import AgentMemory
-from agentmem.errors import StoreError
+from agentmem.errors import DamagedError, StoreError
 from faults import children
 from faults.agent_life import AT, home_of, opened, verbs
 from faults.results import Found
 from faults.trees import scratch
+from support.stores import contents
 
 MEGABYTES = 4
 
@@ -73,13 +77,31 @@ def _freed(folder: Path, home: Path, memory: AgentMemory) -> AgentMemory:
     memory.close()
     with AgentMemory.resume("ada", home=home_of(home), read_only=True) as reader:
         full = [(turn.state_id, turn.forgotten) for turn in reader.history()]
-    with suppress(StoreError):
-        opened(home).close()  # may be refused as long as the disk is full, but harms nothing
+        read = _read_all(reader)  # forgotten tokens, too: holes, for which there is no room
+    try:
+        with opened(home) as writer:
+            assert _read_all(writer) == read
+    except DamagedError:
+        raise
+    except StoreError:  # may be refused as long as the disk is full
+        pass
     _free(folder)
     memory = opened(home)
+    assert _read_all(memory) == read
     assert [(turn.state_id, turn.forgotten) for turn in memory.history()][: len(full)] == full
     assert memory.verify(deep=True).ok
     return memory
+
+
+def _read_all(memory: AgentMemory) -> str:
+    """Read, check and hash all keys and values, in order and picked one by one. Raises DamagedError."""
+    log = memory._store.log
+    found = hashlib.sha256(b"".join(one.numpy().tobytes() for one in contents(log)))
+    for layer, (heads, dim) in enumerate(log.layout.layers):
+        out = torch.empty(heads, log.length, dim, dtype=log.layout.dtype)
+        log.gather(layer, torch.arange(log.length).expand(heads, -1).flip(1).contiguous(), out, None)
+        found.update(out.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _check_whole(home: Path) -> None:
