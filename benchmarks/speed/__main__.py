@@ -81,7 +81,7 @@ def _one_model(
         ) as sides,
     ):
         try:
-            infos = {side: sides.info(side) for side in dict.fromkeys(step.side for step in todo)}
+            infos = {side: _info(cells, setting, model, side, sides) for side in _sides(todo)}
             _check_disk(rounds, infos, Path(folder))
         except (WorkerError, OSError) as error:
             console.print(f"{model}: {error}", highlight=False)
@@ -103,6 +103,20 @@ def _one_model(
     if not asked.quick:
         append_csv(RESULTS, facts, view, str(infos.get(LLAMA, {}).get("version", "")))
     return _code(verdicts, outcome)
+
+
+def _info(cells: Cells, setting: str, model: str, side: str, sides: Sides) -> Mapping[str, Any]:
+    """What a side says of itself: asked once, so that a finished run needs no worker."""
+    key = CellKey(setting, model, side, "info", 0, 0)
+    found = cells.get(key)
+    if found is None:
+        found = sides.info(side)
+        cells.add(key, found)
+    return found
+
+
+def _sides(todo: Sequence[Step]) -> list[str]:
+    return list(dict.fromkeys(step.side for step in todo))
 
 
 def _code(verdicts: Mapping[str, Sequence[Verdict]], outcome: Outcome) -> int:

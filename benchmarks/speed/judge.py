@@ -5,7 +5,7 @@ Every ratio is taken within a round, since what is measured together shares the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Judge:
     view: View
     side: str
     sizes: Sizes
-    info: dict[str, Any]
+    info: Mapping[str, Any]
 
     def verdicts(self) -> Iterator[Verdict]:
         """All promises, in their order."""
