@@ -149,6 +149,24 @@ with scratch() as folder:
     ran(program, preloaded)
 
 
+def test_a_salvage_that_the_disk_refuses_changes_nothing(preloaded: dict[str, str]) -> None:
+    """However late it fails: the damaged index is as it was, and is salvaged once there is room."""
+    program = """
+import errno
+from faults import faulted
+from faults.mending_operations import mendings
+from faults.shim import Fault, Kind, Verb
+from faults.trees import scratch
+
+with scratch() as folder:
+    (salvage,) = [one for one in mendings(folder / "mendings") if one.name == "salvage"]
+    calls = faulted.calls_of(salvage, Verb.WRITE)
+    faults = [Fault(Kind.FAIL, nth, errno.ENOSPC, verbs=Verb.WRITE) for nth in range(calls - 60, calls, 6)]
+    print(faulted.run([faulted.Case(salvage, fault) for fault in faults]))
+"""
+    assert ran(program, preloaded) == "[]"
+
+
 def test_crash_states_follow_the_syncs() -> None:
     """Unsynced bytes and names are lost or kept; synced ones are always there."""
     before = Tree(ROOT, {}, {ROOT: {}})
@@ -183,11 +201,13 @@ def test_the_table_is_written_between_the_marks(tmp_path: Path) -> None:
     write(page, [GateResult("1 kills", Found(9, [], "a first run"), 1.0)])
     write(page, [GateResult("5 full", Found(0, [], "", skipped="no root"), 0.0)])
     write(page, [GateResult("1 kills", Found(5000, [], "a tiny model"), 60.0)])
+    write(page, [GateResult("1 again", Found(7, [], "a tiny model"), 1.0)], note="; the size for CI")
     text = page.read_text()
 
     assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
     assert "| 1 kills | 5,000 | 0 | 60 s | a tiny model |" in text and "a first run" not in text
     assert "| 5 full | 0 | 0 | – | skipped: no root |" in text
+    assert text.index("| 1 again | 7 | 0 | 1 s | a tiny model; the size for CI |") < text.index("| 1 kills")
     assert text.count("| 1 kills") == text.count("| gate |") == 1
 
 
