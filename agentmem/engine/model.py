@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding, bind
 from agentmem.engine.fingerprint import fingerprint, state_dict_digest
+from agentmem.engine.lean import make_lean
 from agentmem.engine.loading import load, resolve
 from agentmem.engine.progress import SILENT
 from agentmem.engine.rich_progress import RichProgress
@@ -89,11 +91,11 @@ class LanguageModel:
                 kind = str(found.model.dtype).removeprefix("torch.")
                 exact = (resolved.name, str(found.model.device), kind)
                 if exact not in _loaded:
-                    hold_weights(found.model, resolved.form)
                     digest = digest_of(found.weights_digest, resolved.form)
-                    _loaded[exact] = cls(
-                        found.model, found.tokenizer, name=resolved.name, weights_digest=digest
-                    )
+                    made = cls(found.model, found.tokenizer, name=resolved.name, weights_digest=digest)
+                    make_lean(found.model, partial(hold_weights, form=resolved.form))
+                    hold_weights(found.model, resolved.form)
+                    _loaded[exact] = made
                 _loaded[asked] = _loaded[resolved.name, device, kind] = _loaded[exact]
             return _loaded[asked]
 
