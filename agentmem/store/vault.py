@@ -16,8 +16,9 @@ from sqlite_utils import Database
 
 from agentmem.errors import DamagedError
 from agentmem.memory.source import KVLayout, RuleStates
+from agentmem.store.digest_cipher import encrypted_digest_path
 from agentmem.store.digest_log import DigestState, DigestSums, DiskDigestLog, digest_path, digest_spec
-from agentmem.store.encrypted_digests import EncryptedDigestLog, encrypted_digest_path
+from agentmem.store.encrypted_digests import EncryptedDigestLog
 from agentmem.store.encrypted_index import INDEX_FILE, Identify, connect_encrypted, write_encrypted
 from agentmem.store.encrypted_salvage import EncryptedPlace
 from agentmem.store.encrypted_segments import EncryptedSegmentSet

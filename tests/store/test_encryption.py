@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agentmem.errors import (
     AgentMemError,
@@ -301,6 +302,52 @@ def test_decrypted_pages_are_let_go(home: DiskHome, monkeypatch: pytest.MonkeyPa
         assert same(contents(store.log), expected((1, 40), (2, 50), (3, 7), (4, 9)))
     store.abort()
     assert whole(store)
+
+
+def test_digests_of_a_long_history_are_decrypted_when_they_are_asked_for(
+    home: DiskHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the budget they are not kept, and are what was written through appends, truncations, aborts and openings."""
+    monkeypatch.setattr("agentmem.store.encrypted_digests.HELD_BYTES", 1)
+    wanted = [
+        torch.cat(parts, dim=1) for parts in zip(*(digests(seed, 3) for seed in (1, 2, 3)), strict=True)
+    ]
+
+    def held(store: Store) -> bool:
+        layers = range(len(store.identity.layout.layers))
+        return same([torch.cat([*store.digests.parts(layer)], dim=1) for layer in layers], wanted)
+
+    store = home.open("ada")
+    assert store.digests.count == 9 and held(store)
+    for seed, kept in ((4, 9), (5, 10), (6, 6), (7, 2)):
+        store.begin()
+        store.log.append(*kv(seed, 6))
+        store.digests.truncate(kept)
+        store.digests.append(digests(seed, 7))
+        before = wanted
+        wanted = [
+            torch.cat((old[:, :kept], new), dim=1) for old, new in zip(wanted, digests(seed, 7), strict=True)
+        ]
+        assert held(store)
+        store.abort()
+        wanted = [tensor[:, :kept] for tensor in before]
+        assert store.digests.count == kept and held(store)
+        add_turn(store, seed, 6, blocks=7)
+        wanted = [torch.cat((old, new), dim=1) for old, new in zip(wanted, digests(seed, 7), strict=True)]
+        assert held(store)
+        store.close()
+        store = home.open("ada")
+        assert store.digests.count == kept + 7 and held(store)
+        assert store.verify(deep=True).ok
+    for path in (folder(home) / "digests").iterdir():
+        data = bytearray(path.read_bytes())
+        data[20] ^= 1
+        path.write_bytes(data)
+    store.digests.truncate(8)  # what was decrypted before is let go
+    with pytest.raises(DamagedError, match="digests/"):
+        store.digests.parts(0)
+    store.close()
+    assert home.open("ada").digests.count == 0
 
 
 def test_a_key_file_that_asks_for_too_much_is_refused(tmp_path: Path) -> None:
