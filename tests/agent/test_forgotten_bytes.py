@@ -168,7 +168,7 @@ def test_a_reader_that_ends_in_time_is_waited_for_at_the_close(memory: AgentMemo
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, SMALL.changed(selector="two-stage-halves"), INFLLM],
+    [SMALL, SMALL.changed(selector="sub-means-2"), INFLLM],
     ids=["sparse", "two-rows", "infllm"],
 )
 @pytest.mark.parametrize("kind", ["disk", "memory"])

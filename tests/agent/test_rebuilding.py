@@ -63,7 +63,7 @@ def life(home: Home, model: LanguageModel, config: MemoryConfig, steps: list[str
     ("config", "gone"),
     [
         (SMALL, ["secret", "note"]),
-        (SMALL.changed(selector="two-stage-halves"), ["hello", "secret"]),
+        (SMALL.changed(selector="sub-means-2"), ["hello", "secret"]),
         (INFLLM, ["secret", "note"]),
         (INFLLM, ["hello"]),
         (SMALL.changed(dense_tokens=600), ["dog", "filler"]),

@@ -24,10 +24,10 @@ ONE_SET = {"two-stage-layer", "mean-key-raw", "infllm"}
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_choice_is_k_different_living_blocks_in_order(name: str, dead: bool) -> None:
     """For every K from one to all that live; forgotten blocks stay out, however many are asked for."""
-    queries, keys_raw, flags = random_case(3, 45, dead=dead)
+    queries, keys_raw, flags = random_case(3, 46, dead=dead)
     selector = make_selector(name)
     blocks = KeyBlocks(keys_raw, selector, flags)
-    living = set(range(45)) if flags is None else {b for b in range(45) if not flags[b].all()}
+    living = set(range(46)) if flags is None else {b for b in range(46) if not flags[b].all()}
 
     for count in (1, 2, 3, 7, 10, 20, len(living) - 1, len(living)):
         chosen = selector.choose(queries, blocks, count)

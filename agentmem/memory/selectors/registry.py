@@ -36,27 +36,19 @@ SELECTORS: Mapping[str, Rule] = {
         AcrossEdges,
     ),
     "two-stage": Rule("mean keys pick 4K candidates, true attention mass picks K of them", TwoStage),
-    "two-stage-2": Rule("the same with 2K candidates", lambda: TwoStage("two-stage-2", candidate_factor=2)),
-    "two-stage-8": Rule("the same with 8K candidates", lambda: TwoStage("two-stage-8", candidate_factor=8)),
-    "two-stage-cuboid": Rule(
-        "candidates by ArkVale's cuboid-mean instead of mean keys",
-        lambda: TwoStage("two-stage-cuboid", digest=CuboidMean()),
+    "two-stage-edges-58": Rule(
+        "two-stage-edges where 5/8 of the mass lie at the edge, not 1/2",
+        lambda: AcrossEdges("two-stage-edges-58", leaning=0.625),
     ),
-    "two-stage-halves": Rule(
-        "candidates by the better of two half-block means",
-        lambda: TwoStage("two-stage-halves", digest=SubBlockMeans(2)),
+    "two-stage-pairs": Rule(
+        "for blocks of 16: one digest for two of them; a fifth of the places to the blocks beside the best ones",
+        lambda: AcrossEdges(
+            "two-stage-pairs", leaning=0.0, percent=20, parts=1, rule=TwoStage(digest_span=2)
+        ),
     ),
     "two-stage-layer": Rule(
         "all heads of a layer vote for one set of blocks (TokenSelect's soft vote)",
         lambda: TwoStage("two-stage-layer", vote=layer_sum),
-    ),
-    "two-stage-edges-20": Rule(
-        "two-stage-edges where 3/8 of the mass lie at the edge, not 1/2, at most 20 %",
-        lambda: AcrossEdges("two-stage-edges-20", leaning=0.375, percent=20),
-    ),
-    "two-stage-edges-even": Rule(
-        "the same where more than an even spread lies at the edge, at most 20 %",
-        lambda: AcrossEdges("two-stage-edges-even", leaning=0.25, percent=20),
     ),
     "two-stage-query-1": Rule(
         "chosen by the mean query of the chunk, as in InfLLM",
