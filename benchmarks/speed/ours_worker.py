@@ -1,13 +1,12 @@
 """agentmem in a process of its own: what the public API does behind synthetic histories, timed.
 
-    python -m benchmarks.speed.ours_worker MODEL WEIGHTS FOLDER
+    python -m benchmarks.speed.ours_worker MODEL FOLDER
 
 Every measurement ends with a rewind, so all rounds see the same state. Knows nothing of peers.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 import threading
 import time
@@ -31,8 +30,6 @@ from benchmarks.timed_store import TimedHome
 QUESTION = "What was said about the lantern?"
 _SPARE = 2
 """Tokens that a text of N tokens is shorter, so that it never needs one more chunk."""
-STOCK = "bf16"
-"""Weights as the checkpoint has them."""
 
 
 class OurSide:
@@ -205,24 +202,14 @@ class OurSide:
         return AgentMemory.resume(name, model=self._model, home=self._home)
 
 
-def load_model(name: str, weights: str) -> LanguageModel:
-    """The model with its weights as they are stored, or quantised where this version can do that."""
-    if weights == STOCK:
-        return LanguageModel.load(name)
-    if "weights" not in inspect.signature(LanguageModel.load).parameters:
-        raise ValueError(f"this version of agentmem has no {weights} weights; leave out --weights {weights}")
-    options: dict[str, Any] = {"weights": weights}
-    return LanguageModel.load(name, **options)
-
-
 def _name(length: int) -> str:
     return f"at-{length}"
 
 
 def main() -> None:
     """Serve the model that the command line names."""
-    name, weights, folder = sys.argv[1:]
-    side = OurSide(load_model(name, weights), Path(folder))
+    name, folder = sys.argv[1:]
+    side = OurSide(LanguageModel.load(name), Path(folder))
     calls = (side.info, side.prepare, side.floors, side.chunk, side.whole, side.decode, side.resume)
     serve({call.__name__: call for call in (*calls, side.turn, side.agents)})
 

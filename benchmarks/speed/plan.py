@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 TRANSFORMERS = "transformers bf16"
 LLAMA = "llama.cpp Q4"
 PEERS = {"transformers": TRANSFORMERS, "llamacpp": LLAMA}
+STOCK = "bf16"
+"""Weights as the checkpoint has them."""
 MILLION = 1_024
 """A million tokens, in thousands of 1,024."""
 
@@ -18,6 +20,12 @@ MILLION = 1_024
 def ours(weights: str) -> str:
     """The name of agentmem's side with such weights."""
     return f"agentmem {weights}"
+
+
+def model_of(side: str, model: str) -> str:
+    """What agentmem calls a model whose weights a side of ours holds in its way."""
+    weights = side.removeprefix(ours(""))
+    return model if weights == STOCK else f"{model}:{weights}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def steps(
     if "llamacpp" in peers:
         found.append(Step(LLAMA, "state", sizes.tokens(16)))
     for n in (4, 128, *million):
-        found.append(Step(own[0], "memory", sizes.tokens(n), once=True))
+        found += [Step(side, "memory", sizes.tokens(n), once=True) for side in own]
     return [step for step in found if wanted(step.what, step.length)]
 
 

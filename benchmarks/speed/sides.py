@@ -19,7 +19,7 @@ import torch
 
 from agentmem.engine.cache import ModelCache, default_cache
 from agentmem.engine.catalog import CATALOG
-from benchmarks.speed.plan import LLAMA, TRANSFORMERS
+from benchmarks.speed.plan import LLAMA, TRANSFORMERS, model_of
 from benchmarks.speed.rpc import Figures, Worker, WorkerError
 
 BUILD = "python -m benchmarks.speed.llama_build"
@@ -96,8 +96,7 @@ class Sides:
             gguf = self._gguf if self._gguf is not None else gguf_of(self._model)
             arguments = [str(gguf), str(self._context), str(torch.get_num_threads())]
             return Worker(python, "benchmarks.speed.llama_worker", arguments)
-        weights = side.split(maxsplit=1)[1]
-        arguments = [self._model, weights, str(self._home(side))]
+        arguments = [model_of(side, self._model), str(self._home(side))]
         return Worker(sys.executable, "benchmarks.speed.ours_worker", arguments)
 
     def _home(self, side: str) -> Path:
@@ -106,7 +105,7 @@ class Sides:
 
     def _memory(self, side: str, length: int) -> Figures:
         """Peak anonymous memory above the weights, in a process of its own: an allocator keeps what it had."""
-        arguments = [self._model, str(self._home(side)), f"at-{length}", "66", "1024"]
+        arguments = [model_of(side, self._model), str(self._home(side)), f"at-{length}", "66", "1024"]
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.memory_probe", *arguments],
             capture_output=True,
