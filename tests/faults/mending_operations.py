@@ -18,6 +18,7 @@ import torch
 
 from agentmem.errors import DamagedError
 from agentmem.store import DiskHome, Store, Turn
+from agentmem.store.encrypted_index import INDEX_FILE
 from agentmem.store.mended import Encode
 from agentmem.store.segment import segment_spec
 from faults.faulted import HomeOf, Prepared, checked, prepare
@@ -56,15 +57,21 @@ def mendings(folder: Path) -> list[Prepared]:
     """Repair with a model and without one, plain and encrypted; salvage of a damaged index and of a sound one."""
     folder.mkdir()
     repairs = [*_repairs(folder / "plain", disk_home), *_repairs(folder / "encrypted", encrypted_home)]
+    salvages = [*_salvages(folder / "open", disk_home), *_salvages(folder / "locked", encrypted_home)]
+    return [*repairs, *salvages]
+
+
+def _salvages(folder: Path, home_of: HomeOf) -> list[Prepared]:
+    folder.mkdir()
     sound, spoilt = folder / "sound", folder / "spoilt"
-    lived(disk_home(sound))
+    lived(home_of(sound))
     clone(sound, spoilt)
-    _spoil(spoilt)
-    salvage = _mending("salvage", spoilt, _salvaged, folder / "salvage", disk_home)
-    assert (salvage.before[0], salvage.after[0]) == ("shut", "whole")
-    idle = _mending("salvage what is sound", sound, _salvaged, folder / "idle", disk_home)
-    assert idle.before == idle.after == state_of(disk_home(sound))
-    return [*repairs, salvage, idle]
+    _spoil(home_of(spoilt).folder_of("ada"))
+    salvage = _mending("salvage", spoilt, _salvaged, folder / "salvage", home_of)
+    assert salvage.before[0] == "shut" and salvage.after[0] != "shut"
+    idle = _mending("salvage what is sound", sound, _salvaged, folder / "idle", home_of)
+    assert idle.before == idle.after == state_of(home_of(sound))
+    return [salvage, idle]
 
 
 def _repairs(folder: Path, home_of: HomeOf) -> list[Prepared]:
@@ -175,6 +182,12 @@ def _harm(folder: Path) -> None:
 
 
 def _spoil(folder: Path) -> None:
-    """The row of a turn is gone, without the knowledge of the index's own checks."""
-    with closing(sqlite3.connect(disk_home(folder).folder_of("ada") / "agent.db")) as db, db:
+    """The row of a turn is gone, without the knowledge of the index's own checks; or a bit of the last record."""
+    path = folder / INDEX_FILE
+    if path.exists():
+        data = bytearray(path.read_bytes())
+        data[-40] ^= 4
+        path.write_bytes(data)
+        return
+    with closing(sqlite3.connect(folder / "agent.db")) as db, db:
         db.execute("DELETE FROM turns WHERE id = 2")
