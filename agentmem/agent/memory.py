@@ -688,19 +688,24 @@ class AgentMemory:
 
     @staticmethod
     def salvage(
-        agent_id: str, *, home: str | Path | Home | None = None, dry_run: bool = False
+        agent_id: str,
+        *,
+        home: str | Path | Home | None = None,
+        dry_run: bool = False,
+        key: MemoryKey | None = None,
     ) -> SalvageReport:
         """Make an agent that cannot be opened usable again, without its model; nobody may have it open.
 
         A damaged index is built anew from all that can be read of it and is what was written. Keys and values
         that are damaged, or cannot be checked any more, are set aside: no turn attends to them until
-        :meth:`repair` computes them again. A sound index is left as it is.
+        :meth:`repair` computes them again. A sound index is left as it is. ``key`` is as for :meth:`resume`: of
+        an encrypted index only what is authenticated is taken.
 
         Raises:
             AgentNotFoundError, AgentBusyError, StoreError: nothing has changed.
             DamagedError: not enough is left to know whose it is; restore an export.
         """
-        return find_home(home).salvage(agent_id, dry_run=dry_run)
+        return find_home(home, key).salvage(agent_id, dry_run=dry_run)
 
     @staticmethod
     def change_key(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from agentmem.agent import AgentMemory
 from agentmem.cli.app import app
 from agentmem.engine.model import LanguageModel
-from agentmem.errors import ArchiveError, InputError, KeyNeededError, WrongKeyError
+from agentmem.errors import ArchiveError, DamagedError, InputError, KeyNeededError, WrongKeyError
 from agentmem.store import DiskHome, InMemoryHome, MemoryKey
 from support.tiny_language_model import SMALL, language_model
 
@@ -238,3 +238,27 @@ def test_what_is_made_of_an_encrypted_agent_is_encrypted(tmp_path: Path, model: 
                 assert report.ok and {one.outcome for one in report.ranges} == {"exact"}
                 assert memory.verify(deep=True).ok
     assert damaged == 1
+
+
+def test_a_damaged_index_is_salvaged_with_the_key(tmp_path: Path, model: LanguageModel) -> None:
+    """A record of its log is lost: the agent is made usable again and repaired, and goes on; without the key it is not."""
+    memory = live(tmp_path, model, KEY)
+    before = [(turn.turn, turn.messages) for turn in memory.history()]
+    memory.close()
+    (index,) = tmp_path.glob("agents/*/agent.enc")
+    data = bytearray(index.read_bytes())
+    data[-40] ^= 1
+    index.write_bytes(data)
+    with pytest.raises(DamagedError):
+        AgentMemory.resume("ada", model=model, home=tmp_path, key=KEY)
+    with pytest.raises(KeyNeededError):
+        AgentMemory.salvage("ada", home=tmp_path)
+    planned = AgentMemory.salvage("ada", home=tmp_path, key=KEY, dry_run=True)
+    report = AgentMemory.salvage("ada", home=tmp_path, key=KEY)
+    assert planned.losses == report.losses and any("agent.enc" in loss for loss in report.losses)
+    with AgentMemory.resume("ada", model=model, home=tmp_path, key=KEY) as memory:
+        assert memory.repair().ok and memory.verify(deep=True).ok
+        left = [(turn.turn, turn.messages) for turn in memory.history()]
+        assert [one for one in left if one[1]] == [one for one in before if one in left and one[1]]
+        assert memory.chat("And now?", max_new_tokens=4, at=AT).usage.cached_tokens
+    assert not any(SECRET.encode() in one.read_bytes() for one in tmp_path.rglob("*") if one.is_file())

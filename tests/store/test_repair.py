@@ -445,6 +445,20 @@ def test_forgetting_what_was_set_aside(home: DiskHome) -> None:
     store.close()
 
 
+def test_a_repaired_turn_can_be_forgotten(home: DiskHome) -> None:
+    """Its tokens lie in old and new slots; all of them become zeros, and the other turn stays."""
+    harm_bit(home)
+    store = opened(home)
+    assert store.repair(again).tokens("exact") == 32
+    store.forget([1])
+    store.collect()
+    store.close()
+    store = opened(home)
+    assert store.verify(deep=True).ok
+    assert same(contents(store.log), expected((-1, 100), (2, 50)))
+    store.close()
+
+
 def test_a_rebuild_waits_for_the_repair(home: DiskHome) -> None:
     """Turns are not read again behind tokens that are set aside."""
     harm_bit(home)
