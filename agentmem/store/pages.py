@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from agentmem.errors import DamagedError
 from agentmem.store.tensor_file import TensorFile
@@ -23,6 +23,7 @@ from agentmem.store.tensor_file import TensorFile
 PAGE_SLOTS = 32
 
 _SUM = np.dtype("<u8")
+_DIGEST = np.dtype(">u8")  # xxhash writes its digests the other way round
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,18 @@ class PageTable:
         """Which rows (head * capacity + slot) lie in whole pages, in the shape of ``rows``; None: all of them."""
         if self._all_whole:
             return None
-        whole = self._whole[(rows >> 5) % len(self._whole)]
+        whole = np.take(self._whole, rows >> 5, mode="wrap")  # a head's pages follow the one's before
         return None if whole.all() else whole
 
     def whole_slots(self, start: int, stop: int) -> bool:
         """Whether slots [start, stop) lie in whole pages."""
         pages = page_range(start, stop)
         return self._all_whole or bool(self._whole[pages.start : pages.stop].all())
+
+    def stop_mapping(self) -> None:
+        """From now on somebody else may punch holes anywhere: everything is read."""
+        self._whole[:] = False
+        self._all_whole = False
 
     def check_page(self, page: int) -> None:
         """Check every column of a page that was not checked yet. Raises DamagedError."""
@@ -200,7 +206,7 @@ class PageTable:
         starts = cells * (PAGE_SLOTS * size)
         whole = None if self._all_whole else self._whole[pages]
         found = self._hashes(tensor, starts, filled * size, whole)
-        wrong = np.flatnonzero(np.array(found, dtype=_SUM) != sums)
+        wrong = np.flatnonzero(np.frombuffer(b"".join(found), dtype=_DIGEST) != sums)
         if len(wrong):
             raise self._wrong(tensor, int(heads[wrong[0]]), int(pages[wrong[0]]))
         self.bytes_checked += int(filled.sum()) * size
@@ -213,16 +219,16 @@ class PageTable:
         starts: NDArray[np.int64],
         sizes: NDArray[np.int64],
         whole: NDArray[np.bool_] | None,
-    ) -> list[int]:
+    ) -> list[bytes]:
         """Checksums of ranges of a tensor's bytes, all of them ``whole`` if that is None. Raises DamagedError."""
         rows = self._file.tensor_bytes(tensor)
-        ranges = zip(starts.tolist(), sizes.tolist(), strict=True)
+        ranges = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
         if whole is None or whole.all():
-            return [xxh3_64_intdigest(rows[start : start + size]) for start, size in ranges]
+            return [xxh3_64_digest(rows[start:stop]) for start, stop in ranges]
         read, base = self._file.read, self._file.spec.offsets[tensor]
         return [
-            xxh3_64_intdigest(rows[start : start + size] if mapped else read(base + start, size))
-            for (start, size), mapped in zip(ranges, whole.tolist(), strict=True)
+            xxh3_64_digest(rows[start:stop] if mapped else read(base + start, stop - start))
+            for (start, stop), mapped in zip(ranges, whole.tolist(), strict=True)
         ]
 
     def _wrong(self, tensor: int, head: int, page: int) -> DamagedError:
