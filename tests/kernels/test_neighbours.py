@@ -28,7 +28,7 @@ def test_neighbours_are_chosen_as_specified(
 ) -> None:
     """Runs of neighbouring candidates, masses with many ties, dead blocks: the same blocks, ascending."""
     H, N, C, K, sure = size
-    for seed in range(4):
+    for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
         start = torch.randint(0, N - C + 1, (1,), generator=generator) if seed % 2 else 0
         pool = torch.arange(C) + start if seed % 2 else torch.randperm(N, generator=generator)[:C]

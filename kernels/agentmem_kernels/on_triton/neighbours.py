@@ -12,76 +12,116 @@ from torch import Tensor
 
 from agentmem_kernels.on_triton.trial import around
 
-
-@triton.jit
-def _behind(value, number, other_value, other_number, other_there):
-    """How many of the others come before each: a higher value, or an equal one and a newer block."""
-    higher = other_value[None, :] > value[:, None]
-    newer = (other_value[None, :] == value[:, None]) & (other_number[None, :] > number[:, None])
-    return tl.sum(((higher | newer) & other_there[None, :]).to(tl.int32), 1)
+OTHERS = 16
+"""Blocks that all candidates are compared with at a time: what is written between barriers is read in such runs."""
 
 
 @triton.jit
-def _among(number, other_number, other_there):
-    """Which numbers are among the others."""
-    same = (other_number[None, :] == number[:, None]) & other_there[None, :]
-    return tl.sum(same.to(tl.int32), 1) > 0
+def _behind(value, number, others, ids, shift, C, BJ: tl.constexpr):
+    """How many of the others come before each: a higher value, or an equal one and a newer block.
+
+    ``others`` holds a value per candidate, negative for those that do not count; their blocks are ``ids`` + shift.
+    """
+    count = tl.zeros(value.shape, tl.int32)
+    for start in range(0, C, BJ):
+        j = start + tl.arange(0, BJ)
+        other = tl.load(others + j, mask=j < C, other=-1.0)[None, :]
+        block = tl.load(ids + j, mask=j < C, other=0).to(tl.int32)[None, :] + shift
+        before = (other > value[:, None]) | ((other == value[:, None]) & (block > number[:, None]))
+        count += tl.sum((before & (other >= 0)).to(tl.int32), 1)
+    return count
 
 
 @triton.jit
-def _older(number, other_number, other_there):
-    """How many of the others are older than each number."""
-    return tl.sum(((other_number[None, :] < number[:, None]) & other_there[None, :]).to(tl.int32), 1)
+def _older(number, others, ids, shift, C, BJ: tl.constexpr):
+    """How many of the others that count are older than each number."""
+    count = tl.zeros(number.shape, tl.int32)
+    for start in range(0, C, BJ):
+        j = start + tl.arange(0, BJ)
+        other = tl.load(others + j, mask=j < C, other=-1.0)[None, :]
+        block = tl.load(ids + j, mask=j < C, other=0).to(tl.int32)[None, :] + shift
+        count += tl.sum(((block < number[:, None]) & (other >= 0)).to(tl.int32), 1)
+    return count
+
+
+@triton.jit
+def _value_of(number, others, ids, shift, C, BJ: tl.constexpr):
+    """The value of that block among the others; -1 where it is not among them."""
+    value = tl.full(number.shape, -1.0, tl.float32)
+    for start in range(0, C, BJ):
+        j = start + tl.arange(0, BJ)
+        other = tl.load(others + j, mask=j < C, other=-1.0)[None, :]
+        block = tl.load(ids + j, mask=j < C, other=0).to(tl.int32)[None, :] + shift
+        value = tl.maximum(value, tl.max(tl.where(block == number[:, None], other, -1.0), 1))
+    return value
 
 
 # fmt: off
 @triton.jit(do_not_specialize=["C", "N", "num_best", "num_sure"])
 def _choose(
-    masses, ids, alive, out, C, N, num_best, num_sure, leaning, part, masses_h, BC: tl.constexpr,
-    ALIVE: tl.constexpr,
+    masses, ids, alive, room, out, C, N, num_best, num_sure, leaning, part, masses_h, BC: tl.constexpr,
+    BJ: tl.constexpr, ALIVE: tl.constexpr,
 ):
     """The best, what they claim beyond their edges, and the next best: ascending ids of one head."""
     h = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, BC)
+    ids += h * C
+    best = room + h * 8 * BC  # eight rows of values, negative for candidates that do not count there
+    surely, to_older, to_newer, single, rest, own, taken = (
+        best + BC, best + 2 * BC, best + 3 * BC, best + 4 * BC, best + 5 * BC, best + 6 * BC, best + 7 * BC,
+    )
     living = c < C
-    number = tl.load(ids + h * C + c, mask=living, other=0).to(tl.int32)
-    whole = tl.load(masses + h * masses_h + c, mask=living, other=-1.0)
+    number = tl.load(ids + c, mask=living, other=0).to(tl.int32)
+    older, newer = number - 1, number + 1
+    whole = tl.load(masses + h * masses_h + c, mask=living, other=0.0)
     first = tl.load(masses + part + h * masses_h + c, mask=living, other=0.0)
     last = tl.load(masses + 2 * part + h * masses_h + c, mask=living, other=0.0)
     if ALIVE:
         living = living & (tl.load(alive + number, mask=living, other=0) != 0)
-    place = _behind(whole, number, whole, number, living)
-    sure = living & (place < num_sure)
+    tl.store(best + c, tl.where(living, whole, -1.0))
+    tl.debug_barrier()
+    sure = living & (_behind(whole, number, best, ids, 0, C, BJ) < num_sure)
+    tl.store(surely + c, tl.where(sure, whole, -1.0))
+    tl.debug_barrier()
 
-    older, newer = number - 1, number + 1
-    to_older = sure & (first > leaning * whole) & (older >= 0) & (_among(older, number, sure) == 0)
-    to_newer = sure & (last > leaning * whole) & (newer < N) & (_among(newer, number, sure) == 0)
+    back = sure & (first > leaning * whole) & (older >= 0) & (_value_of(older, surely, ids, 0, C, BJ) < 0)
+    forth = sure & (last > leaning * whole) & (newer < N) & (_value_of(newer, surely, ids, 0, C, BJ) < 0)
     if ALIVE:
-        to_older = to_older & (tl.load(alive + older, mask=to_older, other=0) != 0)
-        to_newer = to_newer & (tl.load(alive + newer, mask=to_newer, other=0) != 0)
-    both = (newer[None, :] == older[:, None]) & to_newer[None, :] & to_older[:, None]
-    first = tl.maximum(first, tl.max(tl.where(both, last[None, :], 0.0), 1))
-    to_newer = to_newer & (_among(newer, older, to_older) == 0)
+        back = back & (tl.load(alive + older, mask=back, other=0) != 0)
+        forth = forth & (tl.load(alive + newer, mask=forth, other=0) != 0)
+    tl.store(single + c, tl.where(forth, last, -1.0))
+    tl.debug_barrier()
+    first = tl.maximum(first, _value_of(older, single, ids, 1, C, BJ))  # claimed from both sides: once
+    tl.store(to_older + c, tl.where(back, first, -1.0))
+    tl.debug_barrier()
+    forth = forth & (_value_of(newer, to_older, ids, -1, C, BJ) < 0)
+    tl.store(to_newer + c, tl.where(forth, last, -1.0))
+    tl.debug_barrier()
 
     free = num_best - num_sure
-    before = _behind(first, older, first, older, to_older) + _behind(first, older, last, newer, to_newer)
-    older_taken = to_older & (before < free)
-    before = _behind(last, newer, first, older, to_older) + _behind(last, newer, last, newer, to_newer)
-    newer_taken = to_newer & (before < free)
-    claimed = tl.sum(to_older.to(tl.int32), 0) + tl.sum(to_newer.to(tl.int32), 0)
-
-    rest = living & (sure == 0)
-    rest = rest & (_among(number, older, to_older) == 0) & (_among(number, newer, to_newer) == 0)
+    before = _behind(first, older, to_older, ids, -1, C, BJ) + _behind(first, older, to_newer, ids, 1, C, BJ)
+    back_taken = back & (before < free)
+    before = _behind(last, newer, to_older, ids, -1, C, BJ) + _behind(last, newer, to_newer, ids, 1, C, BJ)
+    forth_taken = forth & (before < free)
+    claimed = tl.sum(back.to(tl.int32), 0) + tl.sum(forth.to(tl.int32), 0)
     left = free - tl.minimum(claimed, free)
-    own = sure | (rest & (_behind(whole, number, whole, number, rest) < left))
+    others = living & (sure == 0) & (_value_of(number, to_older, ids, -1, C, BJ) < 0)
+    others = others & (_value_of(number, to_newer, ids, 1, C, BJ) < 0)
+    tl.store(rest + c, tl.where(others, whole, -1.0))
+    tl.debug_barrier()
+    mine = sure | (others & (_behind(whole, number, rest, ids, 0, C, BJ) < left))
+    tl.store(own + c, tl.where(mine, 1.0, -1.0))
+    tl.store(taken + c, tl.where(back_taken, 1.0, -1.0))
+    tl.store(single + c, tl.where(forth_taken, 1.0, -1.0))
+    tl.debug_barrier()
 
     row = out + h * num_best
-    at = _older(number, number, own) + _older(number, older, older_taken) + _older(number, newer, newer_taken)
-    tl.store(row + at, number.to(tl.int64), mask=own)
-    at = _older(older, number, own) + _older(older, older, older_taken) + _older(older, newer, newer_taken)
-    tl.store(row + at, older.to(tl.int64), mask=older_taken)
-    at = _older(newer, number, own) + _older(newer, older, older_taken) + _older(newer, newer, newer_taken)
-    tl.store(row + at, newer.to(tl.int64), mask=newer_taken)
+    at = _older(number, own, ids, 0, C, BJ) + _older(number, taken, ids, -1, C, BJ)
+    tl.store(row + at + _older(number, single, ids, 1, C, BJ), number.to(tl.int64), mask=mine)
+    at = _older(older, own, ids, 0, C, BJ) + _older(older, taken, ids, -1, C, BJ)
+    tl.store(row + at + _older(older, single, ids, 1, C, BJ), older.to(tl.int64), mask=back_taken)
+    at = _older(newer, own, ids, 0, C, BJ) + _older(newer, taken, ids, -1, C, BJ)
+    tl.store(row + at + _older(newer, single, ids, 1, C, BJ), newer.to(tl.int64), mask=forth_taken)
 # fmt: on
 
 
@@ -96,13 +136,15 @@ def best_and_neighbours(
 ) -> Tensor:
     """See :func:`agentmem_kernels.neighbours.best_and_neighbours`; shapes are checked there."""
     _, H, C = masses.shape
-    BC = max(16, triton.next_power_of_2(C))
+    BC = max(OTHERS, triton.next_power_of_2(C))
+    room = masses.new_empty(H, 8, BC)
     out = ids.new_empty(H, num_best)
     with around(masses):
         _choose[(H,)](
             masses,
             ids,
             ids if alive is None else alive.view(torch.uint8),
+            room,
             out,
             C,
             count,
@@ -112,6 +154,7 @@ def best_and_neighbours(
             masses.stride(0),
             masses.stride(1),
             BC=BC,
+            BJ=OTHERS,
             ALIVE=alive is not None,
             num_warps=4 if BC <= 128 else 8,
         )
