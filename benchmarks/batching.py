@@ -1,6 +1,7 @@
 """Agents that decode at once: tokens per second of one, of several apart, and of several that share passes.
 
     python -m benchmarks.batching [--agents 4] [--model qwen2.5-coder-0.5b] [--tokens 8000] [--json]
+    python -m benchmarks.batching --cpu-time        on a busy machine: the processor's time, torch on one thread
 
 Each agent has a fork of one synthetic history, and a thread. All read their question first; then the clock starts,
 and each decodes so many tokens. The three ways take turns, so that a machine that is busy with something else is
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,21 +35,23 @@ from benchmarks.speed.synthetic import grow
 
 MODEL = "qwen2.5-coder-0.5b"
 WAYS = ("one", "apart", "together")
+Clock = Callable[[], float]
 QUESTION = "Tell me, step by step and in many words, what was said about the lantern. Agent"
 
 
 class StartingLine:
     """A logits processor that lets all agents begin their second token at once, and notes the time of each."""
 
-    def __init__(self, start: threading.Barrier) -> None:
+    def __init__(self, start: threading.Barrier, clock: Clock) -> None:
         self.times: list[float] = []
         self._start = start
+        self._clock = clock
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Change nothing."""
         if not self.times:
             self._start.wait()
-        self.times.append(time.perf_counter())
+        self.times.append(self._clock())
         return scores
 
 
@@ -58,10 +61,14 @@ def main() -> int:
     facts, console = run_facts(), Console(width=None if sys.stdout.isatty() else 100)
     model = LanguageModel.load(asked.model, dtype=asked.dtype)
     rule: BatchRule = "always" if asked.always else "exact"
+    clock = time.process_time if asked.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory(prefix="agentmem-bench-") as folder:
-        rounds = measure(model, Path(folder), asked.agents, asked.tokens, asked.reply, asked.rounds, rule)
+        rounds = measure(
+            model, Path(folder), asked.agents, asked.tokens, asked.reply, asked.rounds, rule, clock
+        )
     record = {"facts": facts, "model": asked.model, **summary(rounds), "agents": asked.agents, "rule": rule}
     record |= {"history": asked.tokens, "reply": asked.reply, "rounds": len(rounds)}
+    record["clock"] = "processor" if asked.cpu_time else "wall"
     if asked.json:
         sys.stdout.write(json.dumps(record) + "\n")
     else:
@@ -71,7 +78,14 @@ def main() -> int:
 
 
 def measure(
-    model: LanguageModel, folder: Path, agents: int, tokens: int, reply: int, rounds: int, rule: BatchRule
+    model: LanguageModel,
+    folder: Path,
+    agents: int,
+    tokens: int,
+    reply: int,
+    rounds: int,
+    rule: BatchRule,
+    clock: Clock = time.perf_counter,
 ) -> list[dict[str, float]]:
     """Tokens per second of each way, for each round; and under "same" the share of replies that agree."""
     home = DiskHome(folder)
@@ -86,27 +100,30 @@ def measure(
             "together": (crew, rule),
         }
         for way in WAYS:  # files are read, kernels and buffers made, likeness tried
-            decode(model, *ways[way], min(reply, 8))
-        return [_round(model, ways, reply) for _ in range(rounds)]
+            decode(model, *ways[way], min(reply, 8), clock)
+        return [_round(model, ways, reply, clock) for _ in range(rounds)]
 
 
 def _round(
-    model: LanguageModel, ways: Mapping[str, tuple[Sequence[AgentMemory], BatchRule]], reply: int
+    model: LanguageModel,
+    ways: Mapping[str, tuple[Sequence[AgentMemory], BatchRule]],
+    reply: int,
+    clock: Clock,
 ) -> dict[str, float]:
     speeds, said = {}, {}
     for way in WAYS:
-        speeds[way], said[way] = decode(model, *ways[way], reply)
+        speeds[way], said[way] = decode(model, *ways[way], reply, clock)
     same = [apart == together for apart, together in zip(said["apart"], said["together"], strict=True)]
     return {**speeds, "same": sum(same) / len(same)}
 
 
 def decode(
-    model: LanguageModel, crew: Sequence[AgentMemory], rule: BatchRule, reply: int
+    model: LanguageModel, crew: Sequence[AgentMemory], rule: BatchRule, reply: int, clock: Clock
 ) -> tuple[float, list[tuple[int, ...]]]:
     """All at once: tokens per second of all, and what each said. Nothing is remembered."""
     model.batch_steps(rule)
     start = threading.Barrier(len(crew))
-    lines = [StartingLine(start) for _ in crew]
+    lines = [StartingLine(start, clock) for _ in crew]
 
     def ask(number: int) -> tuple[int, ...]:
         answer = crew[number].generate(
@@ -165,10 +182,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--always", action="store_true", help="share passes also where the bits may change")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="the processor's time, on one thread of torch"
+    )
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
+    if asked.threads is not None or asked.cpu_time:
+        torch.set_num_threads(1 if asked.cpu_time else asked.threads)
     return asked
 
 

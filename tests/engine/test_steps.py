@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from agentmem.engine.model import LanguageModel
 from agentmem.engine.packed import pack_linears
 from agentmem.engine.steps import Steps
 from agentmem.errors import ConfigError, DamagedError, ModelError
-from agentmem.store import InMemoryHome
+from agentmem.store import DiskHome, InMemoryHome, MemoryKey
+from agentmem.store.base import Home
 from support.oracle import DenseOracle
+from support.passes import passes
 from support.session_agent import SessionAgent
 from support.templates import tokenizer_for
 from support.tiny_language_model import SMALL, language_model, plain_model
@@ -56,28 +59,6 @@ def loose() -> Iterator[LanguageModel]:
     model.batch_steps("exact")
 
 
-@contextmanager
-def passes(model: LanguageModel, hold_until: int = 0) -> Iterator[list[int]]:
-    """Notes how many rows each pass of one token has; holds the first one until so many steps wait behind it."""
-    sizes: list[int] = []
-    meeting = model._steps._here()
-
-    def note(_module: object, _args: object, keywords: dict[str, Any]) -> None:
-        rows, tokens = keywords["input_ids"].shape
-        if tokens > 1:
-            return
-        sizes.append(rows)
-        deadline = time.monotonic() + 20
-        while len(sizes) == 1 and len(meeting.waiting) < hold_until and time.monotonic() < deadline:
-            time.sleep(0.001)
-
-    hook = model.binding.model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        yield sizes
-    finally:
-        hook.remove()
-
-
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
     """Make each call in a thread of its own; what it returned or raised."""
 
@@ -91,11 +72,17 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
         return list(pool.map(outcome, calls))
 
 
-def lives(model: LanguageModel) -> list[Callable[[], Tensor]]:
-    """Agents of different options and lengths: what each is asked, twice."""
+def lives(model: LanguageModel, folder: Path | None = None) -> list[Callable[[], Tensor]]:
+    """Agents of different options, lengths and (given a folder) stores: what each is asked, twice."""
+
+    def home_of(number: int) -> Home:
+        if folder is None or number == 0:
+            return InMemoryHome()
+        key = MemoryKey.generate() if number == 1 else None
+        return DiskHome(folder / uuid.uuid4().hex, segment_tokens=64, digest_blocks=4, key=key)
 
     def life(number: int) -> Tensor:
-        agent = SessionAgent(model, InMemoryHome(), CONFIGS[number])
+        agent = SessionAgent(model, home_of(number), CONFIGS[number])
         ids = prompt(70 + 31 * number, seed=number)[0].tolist()
         first = agent.turn(ids, steps=range(5, 17 + number))
         return torch.cat([first, agent.reopened().turn(ids[:9], steps=range(20, 26))])
@@ -104,11 +91,11 @@ def lives(model: LanguageModel) -> list[Callable[[], Tensor]]:
 
 
 @can_pack
-def test_agents_at_once_have_the_bits_they_have_alone(exact: LanguageModel) -> None:
-    """Different options, selectors, positions and lengths in one pass, over two turns; and passes were shared."""
-    alone = [life() for life in lives(exact)]
+def test_agents_at_once_have_the_bits_they_have_alone(exact: LanguageModel, tmp_path: Path) -> None:
+    """Different options, selectors, positions, lengths and stores in one pass, over two turns; and passes were shared."""
+    alone = [life() for life in lives(exact, tmp_path)]
     with passes(exact, hold_until=AGENTS - 1) as sizes:
-        together = at_once(*lives(exact))
+        together = at_once(*lives(exact, tmp_path))
 
     assert max(sizes) >= AGENTS - 1
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
