@@ -56,6 +56,13 @@ def _value_of(number, others, ids, shift, C, BJ: tl.constexpr):
     return value
 
 
+@triton.jit
+def _note(place, there, value):
+    """Write values, negative for those that are not there, for all threads to read."""
+    tl.store(place, tl.where(there, value, -1.0))
+    tl.debug_barrier()
+
+
 # fmt: off
 @triton.jit(do_not_specialize=["C", "N", "num_best", "num_sure"])
 def _choose(
@@ -78,25 +85,20 @@ def _choose(
     last = tl.load(masses + 2 * part + h * masses_h + c, mask=living, other=0.0)
     if ALIVE:
         living = living & (tl.load(alive + number, mask=living, other=0) != 0)
-    tl.store(best + c, tl.where(living, whole, -1.0))
-    tl.debug_barrier()
+    _note(best + c, living, whole)
     sure = living & (_behind(whole, number, best, ids, 0, C, BJ) < num_sure)
-    tl.store(surely + c, tl.where(sure, whole, -1.0))
-    tl.debug_barrier()
+    _note(surely + c, sure, whole)
 
     back = sure & (first > leaning * whole) & (older >= 0) & (_value_of(older, surely, ids, 0, C, BJ) < 0)
     forth = sure & (last > leaning * whole) & (newer < N) & (_value_of(newer, surely, ids, 0, C, BJ) < 0)
     if ALIVE:
         back = back & (tl.load(alive + older, mask=back, other=0) != 0)
         forth = forth & (tl.load(alive + newer, mask=forth, other=0) != 0)
-    tl.store(single + c, tl.where(forth, last, -1.0))
-    tl.debug_barrier()
+    _note(single + c, forth, last)
     first = tl.maximum(first, _value_of(older, single, ids, 1, C, BJ))  # claimed from both sides: once
-    tl.store(to_older + c, tl.where(back, first, -1.0))
-    tl.debug_barrier()
+    _note(to_older + c, back, first)
     forth = forth & (_value_of(newer, to_older, ids, -1, C, BJ) < 0)
-    tl.store(to_newer + c, tl.where(forth, last, -1.0))
-    tl.debug_barrier()
+    _note(to_newer + c, forth, last)
 
     free = num_best - num_sure
     before = _behind(first, older, to_older, ids, -1, C, BJ) + _behind(first, older, to_newer, ids, 1, C, BJ)
@@ -107,8 +109,7 @@ def _choose(
     left = free - tl.minimum(claimed, free)
     others = living & (sure == 0) & (_value_of(number, to_older, ids, -1, C, BJ) < 0)
     others = others & (_value_of(number, to_newer, ids, 1, C, BJ) < 0)
-    tl.store(rest + c, tl.where(others, whole, -1.0))
-    tl.debug_barrier()
+    _note(rest + c, others, whole)
     mine = sure | (others & (_behind(whole, number, rest, ids, 0, C, BJ) < left))
     tl.store(own + c, tl.where(mine, 1.0, -1.0))
     tl.store(taken + c, tl.where(back_taken, 1.0, -1.0))
