@@ -18,6 +18,7 @@ from agentmem.store.branch_origins import BranchOrigins
 from agentmem.store.checking import verify
 from agentmem.store.collecting import collect, remove_orphans
 from agentmem.store.disk_upkeep import DiskUpkeep
+from agentmem.store.files import on_tmpfs
 from agentmem.store.forgetting import Eraser
 from agentmem.store.index import Index
 from agentmem.store.keys import MemoryKey
@@ -68,7 +69,8 @@ class DiskStore:
             self._slots = SlotRows(self._index)
             tokens, blocks = self._index.file_sizes()
             layout = self._identity.layout
-            live = self._slots.live if lock is not None else nothing_live  # only a writer punches holes
+            mapped = lock is not None or not on_tmpfs(folder)  # beside a reader a writer may punch holes
+            live = self._slots.live if mapped else nothing_live
             self._segments = vault.segments(folder / "kv", layout, tokens, agent_id, self._slots.pages, live)
             state_rows = RuleStateRows(self._index)
             self._states = BranchRuleStates(state_rows, lambda: self._at.branch)

@@ -21,6 +21,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # the same number on Linux and, as RENAME_SWAP, on macOS
 _FALLOC_KEEP_SIZE = 0x01
 _FALLOC_PUNCH_HOLE = 0x02
+_TMPFS_MAGIC = 0x01021994
 
 
 def make_folder(path: Path) -> None:
@@ -102,6 +103,15 @@ def folder_bytes(path: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def on_tmpfs(path: Path) -> bool:
+    """Whether a folder lies on a tmpfs, where reading a hole through a map takes a free page."""
+    if not sys.platform.startswith("linux"):
+        return False
+    facts = ctypes.create_string_buffer(256)  # struct statfs begins with the type, a long
+    failed = ctypes.CDLL(None).statfs(os.fsencode(path), facts)
+    return not failed and ctypes.c_long.from_buffer(facts).value == _TMPFS_MAGIC
 
 
 def punch(fd: int, offset: int, count: int) -> bool:

@@ -57,6 +57,7 @@ class ReaderTokenLog(DiskTokenLog):
             before = self._commits()
             if before != self._seen:
                 self._segments.distrust()
+                self._segments.stop_mapping()
                 self._seen = before
             try:
                 read()

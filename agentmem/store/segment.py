@@ -34,7 +34,7 @@ LoadLive = Callable[[int], Sequence[tuple[int, int]]]
 
 
 def nothing_live(_: int) -> Sequence[tuple[int, int]]:
-    """For segments that somebody else may punch holes into while they are open."""
+    """For segments that somebody else may punch holes into at any moment."""
     return ()
 
 
@@ -208,6 +208,12 @@ class SegmentSet:
         for segment in self._open.values():
             segment.pages.distrust()
 
+    def stop_mapping(self) -> None:
+        """A writer is at work beside this reader: what may become a hole is not read through a map any more."""
+        self._load_live = nothing_live
+        for segment in self._open.values():
+            segment.pages.stop_mapping()
+
     def drop(self, number: int) -> None:
         """Close a segment; the next ``get`` opens it anew and checks it again."""
         segment = self._open.pop(number, None)
@@ -244,7 +250,11 @@ def _take_or_read(
         for part in range(len(index)):
             _take_or_read(file, tensor, index[part], whole[part], out[part])
         return
-    out[whole] = file.rows(tensor)[index[whole]]
+    there = np.flatnonzero(whole)
+    if len(
+        there
+    ):  # in the others' places something that is there, for now: picking them out costs three times as much
+        _take(file.rows(tensor), np.where(whole, index, index[there[0]]), out)
     others = np.flatnonzero(~whole)
     if not len(others):
         return

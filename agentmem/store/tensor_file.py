@@ -195,6 +195,8 @@ class TensorFile:
     def read_rows(self, tensor: int, row: int, out: RawArray) -> None:
         """Read rows (head * capacity + slot) from ``row`` on into ``out`` (T, D). Raises DamagedError."""
         offset = self.spec.offset(tensor, 0, row)
+        if out.flags.c_contiguous and self._read_into(offset, out):
+            return
         out[...] = np.frombuffer(self.read(offset, out.nbytes), dtype=out.dtype).reshape(out.shape)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -231,6 +233,12 @@ class TensorFile:
         """The memory that rows are views of. Raises OSError."""
         # without PROT_WRITE: no stray store reaches a file
         return mmap.mmap(self._fd, self.spec.size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+
+    def _read_into(self, offset: int, out: RawArray) -> bool:
+        """Read without a copy; False when something is wrong, and ``read`` will say what."""
+        with suppress(OSError):
+            return os.preadv(self._fd, [out.data], offset) == out.nbytes
+        return False
 
     def _close_file(self) -> None:
         if self._fd >= 0:
