@@ -1,9 +1,10 @@
 """Which implementation of a kernel runs: torch's own operations, or Triton's compiled ones.
 
-"auto" takes Triton for tensors on a GPU where it works, which is tried out once per process and device, and
-torch everywhere else. So one machine always takes the same one, and results do not depend on chance. The
-environment variable ``AGENTMEM_KERNELS`` (auto, torch or triton, read at import) says what "auto" means.
-An implementation that was asked for by name and cannot run is an error; nothing falls back then.
+What "auto" means says the environment variable ``AGENTMEM_KERNELS`` (torch, auto or triton, read at import). It is
+torch by default: the Triton kernels agree with their specification in Triton's interpreter and compile for GPUs, but have
+not yet been run on one. Set to auto, Triton is taken for tensors on a GPU where it works, which is tried out once per
+process and device, and torch everywhere else. So one machine always takes the same one, and results do not depend on
+chance. An implementation that was asked for by name and cannot run is an error; nothing falls back then.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 VARIABLE = "AGENTMEM_KERNELS"
 _NAMES: tuple[str, ...] = get_args(Backend)
-_AUTO = os.environ.get(VARIABLE, "auto")
+_AUTO = os.environ.get(VARIABLE, "torch")
 _refused: set[str] = set()  # kernels that Triton could not build here: tried once each
 
 
