@@ -2,8 +2,8 @@
 
 Decoding is bound by reading the weights, so four rows take little longer than one. There is no thread of its own:
 of those who wait, the first runs a pass for all. It waits for others only if they had a step in the pass before,
-and only for a part of that pass's time, so that an agent alone loses nothing and agents in step stay so. What one
-row raises is its own; each row has its own attention and the bits it would have alone, unless asked otherwise.
+only for a part of that pass's time, and once in vain, so that an agent alone loses nothing, agents in step stay so,
+and streams that are read in turns do not wait for each other. What one row raises is its own; each row has its own attention and the bits it would have alone, unless asked otherwise.
 Knows no logs, no sampling and no text.
 """
 
@@ -51,14 +51,21 @@ class _Meeting:
         self.changed = threading.Condition()
         self.waiting: list[_Step] = []
         self.running = False
-        self.expected: set[Hashable] = set()
+        self.served: set[Hashable] = set()
+        """Who had a step in the last pass."""
         self.until = 0.0
+        """Until when they are waited for."""
+        self.late: set[Hashable] = set()
+        """Who was waited for in vain, and has not been in step with others since."""
 
     def join(self, step: _Step) -> None:
         """Begin to wait."""
         with self.changed:
             self.waiting.append(step)
-            self.expected.discard(step.owner)
+            in_time = step.owner in self.served and time.monotonic() < self.until
+            if self.running or in_time:
+                self.late.discard(step.owner)
+            self.served.discard(step.owner)
             self.changed.notify_all()
 
     def next_pass(self, step: _Step, most: int) -> list[_Step]:
@@ -71,6 +78,8 @@ class _Meeting:
                     elif (patience := self._patience(most)) > 0:
                         self.changed.wait(patience)
                     else:
+                        if len(self.waiting) < most:
+                            self.late |= self.served
                         self.running = True
                         taken, self.waiting = self.waiting[:most], self.waiting[most:]
                         return taken
@@ -81,7 +90,8 @@ class _Meeting:
 
     def _patience(self, most: int) -> float:
         """Seconds for which waiting for more steps is worth while."""
-        return self.until - time.monotonic() if self.expected and len(self.waiting) < most else 0.0
+        expected = len(self.waiting) < most and not self.served <= self.late
+        return self.until - time.monotonic() if expected else 0.0
 
     def _withdraw(self, step: _Step) -> None:
         """Interrupted while waiting. What a pass has taken is used by it until it ends, and so is waited for."""
@@ -98,7 +108,7 @@ class _Meeting:
         """A pass is over: wake everyone."""
         with self.changed:
             self.running = False
-            self.expected = {step.owner for step in taken if step.error is None}
+            self.served = {step.owner for step in taken if step.error is None}
             self.until = time.monotonic() + PATIENCE * seconds
             for step in taken:
                 step.done = True
@@ -107,7 +117,8 @@ class _Meeting:
     def leave(self, owner: Hashable) -> None:
         """Nobody need wait for it."""
         with self.changed:
-            self.expected.discard(owner)
+            self.served.discard(owner)
+            self.late.discard(owner)
             self.changed.notify_all()
 
 

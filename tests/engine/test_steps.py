@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from support.oracle import DenseOracle
 from support.passes import passes
 from support.session_agent import SessionAgent
 from support.templates import tokenizer_for
-from support.tiny_language_model import SMALL, language_model, plain_model
+from support.tiny_language_model import SMALL, plain_model
 from support.tiny_models import prompt
 
 can_pack = pytest.mark.skipif(not packed._usable(), reason="this CPU or torch has no packed bfloat16 kernels")
@@ -51,12 +51,11 @@ def exact() -> LanguageModel:
 
 
 @pytest.fixture
-def loose() -> Iterator[LanguageModel]:
+def loose() -> LanguageModel:
     """A model in fp32, whose rows are not alike, told to share passes all the same."""
-    model = language_model()
+    model = LanguageModel.wrap(plain_model(), tokenizer_for("chatml"))
     model.batch_steps("always")
-    yield model
-    model.batch_steps("exact")
+    return model
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -280,7 +279,8 @@ def test_a_closed_stream_and_a_failing_processor_do_not_touch_the_others(exact: 
     assert got[2:] == alone
     assert [memory.checkpoint() for memory in crew[:2]] == before[:2]
     assert all(memory.checkpoint() != state for memory, state in zip(crew[2:], before[2:], strict=True))
-    assert not exact._steps._here().expected
+    meeting = exact._steps._here()
+    assert not meeting.served and not meeting.late
 
 
 def test_a_forked_child_does_not_wait_for_its_parents_threads(loose: LanguageModel) -> None:
@@ -311,3 +311,28 @@ def test_alone_nobody_is_waited_for(loose: LanguageModel, monkeypatch: pytest.Mo
         agent.turn([5, 6, 7], steps=range(5, 15))
 
     assert sizes == [1] * 10
+
+
+def test_streams_that_one_thread_reads_in_turns_wait_for_each_other_once(
+    loose: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is waited for in vain once, and no more; when they are read at once they share passes again."""
+    steps, meeting = loose._steps, loose._steps._here()
+    contexts = [DenseOracle(loose.binding.layers) for _ in range(2)]
+    for _ in range(2):
+        for context in contexts:
+            walk(steps, context, [5])
+    assert meeting.late == set(contexts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(meeting.changed, "wait", lambda _timeout=None: pytest.fail("it waited"))
+        for _ in range(3):
+            for context in contexts:
+                walk(steps, context, [5])
+
+    with passes(loose, hold_until=1):
+        at_once(*(lambda c=c: walk(steps, c, [5, 6, 7]) for c in contexts))
+    assert meeting.late != set(contexts)
+    for context in contexts:
+        steps.leave(context)
+    assert not meeting.late
