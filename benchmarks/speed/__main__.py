@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,17 @@ SPARE = 1.15
 def main() -> int:
     """Run what the command line asks for; returns the exit code."""
     asked = parse()
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # histories are removed too
+    try:
+        return _run(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(asked: Asked) -> int:
+    """All models, one after the other, while no other run measures into the same file."""
     console = Console(width=None if sys.stdout.isatty() else 130)
     facts = run_facts()
     warn_if_busy(console, facts)
