@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
+
 import pytest
+import torch
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported, by whichever test
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("AGENTMEM_MODEL", None)
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"

@@ -188,7 +188,7 @@ def _fill(conn: sqlite3.Connection, saved: dict[str, SavedTable], columns: Colum
 
 def _run_again(conn: sqlite3.Connection, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
     """One transaction of a log that may lack earlier ones; what does not fit what is left is passed over."""
-    conn.execute("BEGIN")
+    conn.execute("BEGIN IMMEDIATE")
     for place, (sql, values) in enumerate(statements):
         if sql.startswith("INSERT INTO turns "):
             number = _turn_number(statements[place + 1 :])
