@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test faults torture conformance lint format tree typecheck pytest bench recall clean
+.PHONY: help install demo test faults torture conformance lint format tree typecheck pytest bench speed recall clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -75,6 +75,10 @@ conformance: $(STAMP)  ## LangChain's standard tests on real models (20 minutes 
 
 bench: $(STAMP)  ## the figures of docs/LOG.md (long)
 	@$(BIN)/python -m benchmarks.core
+
+speed: $(STAMP)  ## reading, replying, resuming beside transformers, each promise judged (20 minutes on 2 quiet cores)
+	@$(BIN)/agentmem models pull qwen2.5-coder-0.5b </dev/null
+	@$(BIN)/python -m benchmarks.speed --minutes 20
 
 # Cells that are finished stay finished: the same command goes on where it stopped. Everything that is promised, with
 # intervals narrow enough to judge it, takes a GPU: python -m benchmarks.recall long
