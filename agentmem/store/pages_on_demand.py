@@ -16,6 +16,9 @@ from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
 from agentmem.store.segment import Segment, SegmentSet
 from agentmem.store.tensor_file import TensorFile
 
+NEAR = 16
+"""Pages that lie closer than this are fetched together with what lies between: a query costs as much as twenty rows."""
+
 FindPages = Callable[[int, int], Iterable[PageSums]]
 """The checksums that the index has of pages [first, stop)."""
 
@@ -79,17 +82,17 @@ class PagesOnDemand(PageTable):
         super()._check(tensor, cells)
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
-        """Fetch the checksums of pages that are not known yet, run by run. Raises DamagedError."""
+        """Fetch the checksums of pages that are not known yet, neighbourhood by neighbourhood. Raises DamagedError."""
         if self._known[pages].all():
             return
         missing = np.zeros(len(self._known), dtype=np.bool_)
         missing[pages] = True
         missing &= ~self._known
         numbers = np.flatnonzero(missing)
-        cuts = (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
+        cuts = (np.flatnonzero(np.diff(numbers) > NEAR) + 1).tolist()
         for first, last in zip([0, *cuts], [*cuts, len(numbers)], strict=True):
             start, stop = int(numbers[first]), int(numbers[last - 1]) + 1
-            self._take(self._find(start, stop), fresh=missing)
+            self._take(self._find(start, stop), fresh=~self._known)
         if not self._known[pages].all():
             page = int(np.flatnonzero(missing & ~self._known)[0])
             where = f"slots {page * PAGE_SLOTS} to {(page + 1) * PAGE_SLOTS}"

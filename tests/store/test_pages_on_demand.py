@@ -38,7 +38,7 @@ def read(store: DiskStore, start: int, stop: int) -> torch.Tensor:
 
 
 def test_only_what_is_read_is_fetched(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reads of three places ask the index for their pages alone, once; a later turn asks for none."""
+    """Reads of three places ask the index for their pages, and what lies between near ones, once; a later turn for none."""
     asked: list[int] = []
 
     def noting(rows: SlotRows, segment: int, first: int = 0, stop: int | None = None) -> object:
@@ -49,13 +49,14 @@ def test_only_what_is_read_is_fetched(home: DiskHome, monkeypatch: pytest.Monkey
     monkeypatch.setattr(SlotRows, "pages", noting)
     store = home.open("ada")
     read(store, 3 * PAGE_SLOTS, 5 * PAGE_SLOTS)
-    tokens = torch.tensor([[9 * PAGE_SLOTS, 20 * PAGE_SLOTS + 7]] * LAYOUT.layers[0][0])
-    store.log.gather(0, tokens, torch.empty(LAYOUT.layers[0][0], 2, LAYOUT.layers[0][1]), None)
-    assert asked == [3, 4, 9, 20]
+    tokens = torch.tensor([[9 * PAGE_SLOTS, 12 * PAGE_SLOTS, 30 * PAGE_SLOTS + 7]] * LAYOUT.layers[0][0])
+    store.log.gather(0, tokens, torch.empty(LAYOUT.layers[0][0], 3, LAYOUT.layers[0][1]), None)
+    store.log.gather(0, tokens - PAGE_SLOTS, torch.empty(LAYOUT.layers[0][0], 3, LAYOUT.layers[0][1]), None)
+    assert asked == [3, 4, 9, 10, 11, 12, 30, 8, 29]
     add_turn(store, 99, 3)
     read(store, 3 * PAGE_SLOTS, 5 * PAGE_SLOTS)
     read(store, PAGES * PAGE_SLOTS, PAGES * PAGE_SLOTS + 3)
-    assert asked == [3, 4, 9, 20]
+    assert asked == [3, 4, 9, 10, 11, 12, 30, 8, 29]
     store.close()
 
 
