@@ -10,7 +10,7 @@ Knows nothing of turns or SQLite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,15 +177,19 @@ class PageTable:
 
     def _set(self, pages: Iterable[PageSums], *, checked: bool) -> None:
         """Take over checksums, all at once: a long memory has thousands of pages."""
-        new = list(pages)
-        numbers = np.array([page.page for page in new], dtype=np.int64)
-        sums = np.frombuffer(b"".join(page.sums for page in new), dtype=_SUM)
-        self._sums[numbers] = sums.reshape(len(new), self._columns[-1])
-        self._filled[numbers] = [page.filled for page in new]
+        numbers = self._note(list(pages))
         for unchecked in self._unchecked:
             unchecked.reshape(-1, len(self._filled))[:, numbers] = not checked
         if checked:
             self._renewed.append(numbers)
+
+    def _note(self, new: Sequence[PageSums]) -> NDArray[np.int64]:
+        """Note checksums, and nothing of whether they were compared; returns the pages' numbers."""
+        numbers = np.array([page.page for page in new], dtype=np.int64)
+        sums = np.frombuffer(b"".join(page.sums for page in new), dtype=_SUM)
+        self._sums[numbers] = sums.reshape(len(new), self._columns[-1])
+        self._filled[numbers] = [page.filled for page in new]
+        return numbers
 
     def _matches(self, tensor: int, head: int, page: int) -> bool:
         start = page * PAGE_SLOTS

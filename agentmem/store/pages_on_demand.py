@@ -103,8 +103,7 @@ class PagesOnDemand(PageTable):
         pages = [page for page in found if 0 <= page.page < len(fresh) and fresh[page.page]]
         if not pages:
             return
-        self._set(pages, checked=False)
-        numbers = np.array([page.page for page in pages])
+        numbers = self._note(pages)  # they are unchecked from birth
         self._known[numbers] = True
         there = self._there[numbers] | (np.arange(PAGE_SLOTS) >= self._filled[numbers, None])
         self._whole[numbers] = there.all(axis=1)
