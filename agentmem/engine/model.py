@@ -41,9 +41,6 @@ _loaded: dict[tuple[str, str, str], LanguageModel] = {}
 """By name, device and dtype, as asked for and as they turned out to be: "auto" is what it became."""
 _loading = threading.Lock()
 
-ROOMS_KEPT = 64 << 20
-"""Bytes of a selection's and a chunk's working memory that are handed on to the next turn: touching new memory is dear."""
-
 
 class LanguageModel:
     """A bound model. Made by :meth:`load` (by name, shared) or :meth:`wrap` (from objects).
@@ -168,7 +165,7 @@ class LanguageModel:
             finally:
                 self._steps.leave(session)
         finally:
-            workspace.rooms.trim(ROOMS_KEPT)
+            workspace.rooms.clear()  # what a selection needs grows with the history: kept for a turn, not for ever
             with self._lock:
                 self._workspaces.append(workspace)
 

@@ -2,13 +2,12 @@
 
 First-touching fresh memory can cost many times the arithmetic done on it, and a selection runs once per
 layer and chunk with tensors of nearly the same size each time. That size grows with the history (8 bytes
-per query row and block, 0.5 % of the K/V of the default model), so behind a turn only a part is kept.
+per query row and block, 0.5 % of the K/V of the default model), so it is kept for a turn and no longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from math import prod
 
 import torch
@@ -35,10 +34,6 @@ class Rooms:
             self._rooms[name, dtype] = found
         return found[:size].view(*shape)
 
-    def trim(self, most: int) -> None:
-        """Let go of the largest buffers until at most ``most`` bytes are kept; what is lent stays valid."""
-        by_size = sorted(self._rooms, key=lambda key: self._rooms[key].nbytes)
-        kept = accumulate(self._rooms[key].nbytes for key in by_size)
-        self._rooms = {
-            key: self._rooms[key] for key, total in zip(by_size, kept, strict=True) if total <= most
-        }
+    def clear(self) -> None:
+        """Let go of all memory; what was lent before stays valid for whoever still holds it."""
+        self._rooms.clear()
