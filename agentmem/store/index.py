@@ -99,6 +99,8 @@ class Index:
             rows = self._db.conn.execute(sql, values).fetchall()
             broken = self._seals.broken(self._db.conn.execute)
         except (sqlite3.Error, UnicodeError) as error:
+            if (interrupt := self._seals.interrupted()) is not None:
+                raise interrupt from None
             raise of_sqlite(self._agent_id, error) from error
         if broken is not None:
             raise self.damage(*broken)

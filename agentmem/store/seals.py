@@ -57,8 +57,9 @@ class Seals:
         execute = _plain(conn)
         self._columns = _columns(execute)
         self._suspects: set[str] = set()
-        conn.create_function("agentmem_sealed", -1, self._fits, deterministic=True)
-        conn.create_function("agentmem_row_sum", -1, row_sum, deterministic=True)
+        self._interrupt: KeyboardInterrupt | None = None
+        conn.create_function("agentmem_sealed", -1, self._noting(self._fits), deterministic=True)
+        conn.create_function("agentmem_row_sum", -1, self._noting(row_sum), deterministic=True)
         statements = [line for table in self._columns for line in _views(table, self._columns[table])]
         if not read_only:
             statements += [line for table in self.tables() for line in _triggers(table, self._columns[table])]
@@ -73,6 +74,11 @@ class Seals:
         """The sealed tables."""
         return [table for table, columns in self._columns.items() if ROW_SUM in columns]
 
+    def interrupted(self) -> KeyboardInterrupt | None:
+        """The Ctrl-C that came while SQLite asked for a checksum, once: SQLite makes an error of its own of it."""
+        taken, self._interrupt = self._interrupt, None
+        return taken
+
     def broken(self, execute: Execute) -> tuple[str, str] | None:
         """(where, what) of a row that was read since the last call and is not as it was written."""
         suspects, self._suspects = self._suspects, set()
@@ -81,6 +87,16 @@ class Seals:
             for flaw in self._row_flaws(table, seal or ROW_SUM, execute):
                 return flaw
         return None
+
+    def _noting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*values: Any) -> Any:
+            try:
+                return function(*values)
+            except KeyboardInterrupt as interrupt:
+                self._interrupt = interrupt
+                raise
+
+        return run
 
     def _fits(self, label: str, *row: Any) -> bool:
         fits = _fits(label, *row)

@@ -1,0 +1,30 @@
+"""Ctrl-C at any moment of a read of the index is Ctrl-C, and nothing is lost by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentmem.store import DiskHome, seals
+from support.stores import add_turn, create
+
+
+def test_ctrl_c_while_a_row_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite makes an error of its own of what its callback raises; the caller gets the interrupt, and can go on."""
+    home = DiskHome(tmp_path)
+    store = create(home)
+    add_turn(store, 1, 20)
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seals, "_fits", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(store.turns())
+
+    assert len(list(store.turns())) == 1
+    add_turn(store, 2, 20)
+    assert store.verify(deep=True).ok
+    store.close()
