@@ -30,6 +30,7 @@ RESIDUAL = (
 )
 
 CUT = "; the last token of a reply that was cut short stands at the start of the turn after it"
+"""Of turns that an earlier version wrote: now a turn holds its reply whole."""
 
 REBUILT = "nothing is left: later turns were read again without it"
 

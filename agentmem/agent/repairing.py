@@ -43,10 +43,13 @@ def _ways(model: LanguageModel, turn: Turn) -> Sequence[Encode]:
     size = turn.stop - turn.start
     read = turn.receipt.get("tokens_prefilled")
     hidden = [(int(start), int(stop)) for start, stop in turn.settings.get("hidden", ())]
-    whole = partial(_encode, model, config, hidden, size)
-    if not isinstance(read, int) or not 0 < read < size:
+    behind = turn.receipt.get("tokens_behind_cut", 0)
+    whole = partial(_encode, model, config, hidden, size, size)
+    if not isinstance(read, int) or not isinstance(behind, int) or read == size:
         return (whole,)
-    return (partial(_encode, model, config, hidden, read), whole)
+    if not 0 < read <= size - behind <= size:  # it does not say how it was run
+        return (whole,)
+    return (partial(_encode, model, config, hidden, read, size - behind), whole)
 
 
 def _encode(
@@ -54,13 +57,15 @@ def _encode(
     config: MemoryConfig,
     hidden: Sequence[tuple[int, int]],
     read: int,
+    stepped: int,
     ids: Sequence[int],
     log: TokenLog,
     digests: DigestLog,
 ) -> None:
-    """Forward the first ``read`` ids in chunks, the others one by one."""
+    """Forward the first ``read`` ids in chunks, those up to ``stepped`` one by one, and the rest in chunks."""
     with model.turn(log, digests, config, hidden=hidden) as session:
         session.read(ids[:read])
-        for token in ids[read:]:
+        for token in ids[read:stepped]:
             session.step(token)
+        session.read(ids[stepped:])
         session.memory.flush()

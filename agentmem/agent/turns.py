@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from agentmem.agent.hot_blocks import HotBlocks
 from agentmem.agent.in_force import InForce, tools_digest
 from agentmem.agent.messages import dressed
 from agentmem.agent.provenance import Admission, RecallFrom
@@ -25,6 +27,7 @@ from agentmem.engine.sampling import LogitsProcessor, SamplingOptions
 from agentmem.engine.session import Progress, Session
 from agentmem.engine.template import ChatTemplate, Delta, Pending
 from agentmem.memory.blocks import BlockGrid, clip_ranges
+from agentmem.memory.residency import CacheUse
 from agentmem.store.base import HEAD, NewTurn, Store, Turn
 from agentmem.store.origins import role_of
 
@@ -63,15 +66,23 @@ class Said:
     pending: Pending
     dropped: int
     """Tokens that were forwarded and then cut out of the log again."""
+    reread: int = 0
+    """Of ``ids``, how many at the end were read in one piece behind that cut."""
 
 
 class Turns:
-    """Runs turns of one agent on one model. ``config`` may be changed between turns."""
+    """Runs turns of one agent on one model. ``config`` may be changed between turns.
 
-    def __init__(self, model: LanguageModel, store: Store, config: MemoryConfig) -> None:
+    ``hot``: the agent's blocks on the device, if any may be kept there.
+    """
+
+    def __init__(
+        self, model: LanguageModel, store: Store, config: MemoryConfig, hot: HotBlocks | None = None
+    ) -> None:
         self._model = model
         self._store = store
         self.config = config
+        self._hot = hot
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
         self._admission = Admission.standing(store)
 
@@ -118,7 +129,7 @@ class Turns:
             if delta is None:
                 delta = self.delta(asked, reply=False)
             hidden = self._hidden(asked)
-            with self._model.turn(store.log, store.digests, self.config, hidden=hidden) as session:
+            with self._session(hidden) as session:
                 if delta.ids:
                     session.read(delta.ids, on_progress=on_progress)
                 session.memory.flush()
@@ -152,7 +163,7 @@ class Turns:
         try:
             delta = self.delta(asked, reply=True)
             hidden = self._hidden(asked)
-            with model.turn(store.log, store.digests, self.config, hidden=hidden) as session:
+            with self._session(hidden) as session:
                 before = session.length
                 logits = session.read(delta.ids, measure=True)
                 first = time.perf_counter() - started
@@ -160,14 +171,18 @@ class Turns:
                     session, logits, delta.ids, options, processors, model.template, model.tokenizer
                 )
                 said = self._keep(session, delta, decoded)
+                if remember:
+                    said = _closed(session, said)
                 session.memory.flush()
                 grown = session.length - before
                 figures = {
                     "tokens_prefilled": len(delta.ids),
                     "tokens_generated": decoded.sampled,
                     "tokens_reread": session.forwarded - said.dropped - grown,
+                    "tokens_behind_cut": said.reread,
                     "seconds_to_first": first,
                     **self._recalled(session),
+                    **_cache_figures(session),
                 }
             figures["seconds"] = time.perf_counter() - started
             return self._conclude(asked, delta, decoded, said, figures, hidden if remember else None)
@@ -257,7 +272,7 @@ class Turns:
             settings=settings,
             fingerprint=identity.fingerprint,
         )
-        return self._store.commit(
+        turn = self._store.commit(
             NewTurn(
                 state_id=name,
                 kind=asked.kind,
@@ -274,6 +289,16 @@ class Turns:
                 expires_at=asked.expires_at,
             )
         )
+        if self._hot is not None:
+            self._hot.committed(turn)
+        return turn
+
+    def _session(self, hidden: Sequence[tuple[int, int]]) -> AbstractContextManager[Session]:
+        """A session for the turn that was begun in the store."""
+        store, model, share = self._store, self._model, None
+        if self._hot is not None:
+            share = self._hot.begun(model.device_cache, store, self.config)
+        return model.turn(store.log, store.digests, self.config, hidden=hidden, share=share)
 
     def _hidden(self, asked: Asked) -> list[tuple[int, int]]:
         """The tokens that a turn may not attend to, on the branch it was begun on."""
@@ -304,6 +329,7 @@ class Turns:
             recalled_mass=figures["recalled_mass"],
             seconds=figures.get("seconds", 0.0),
             seconds_to_first=figures.get("seconds_to_first", 0.0),
+            device_cache=CacheUse(**figures["device_cache"]) if "device_cache" in figures else None,
         )
 
     def blocks(self, rows: Sequence[Sequence[Any]]) -> list[RecalledBlock]:
@@ -321,6 +347,27 @@ class Turns:
         ids = self._store.token_ids(start, min(stop, log.committed))
         text = str(self._model.tokenizer.decode([ids[token - start] for token in living]))
         return RecalledBlock(turn.id, start, stop, text, turn.created_at, share)
+
+
+def _closed(session: Session, said: Said) -> Said:
+    """Forward what the reply kept and the log lacks, so that a turn's words lie in its own tokens alone.
+
+    Else the next turn would begin with them, and keep them when this one is forgotten.
+    """
+    left, cut = said.pending.ids, said.dropped > 0
+    if cut:
+        session.read(left)
+    else:
+        for token in left:
+            session.step(token)
+    pending = replace(said.pending, ids=())
+    return replace(said, ids=(*said.ids, *left), pending=pending, reread=len(left) if cut else 0)
+
+
+def _cache_figures(session: Session) -> dict[str, Any]:
+    """What the receipt says of the device cache, if there is one."""
+    use = session.memory.cache_use
+    return {} if use is None else {"device_cache": asdict(use)}
 
 
 def _pending(last: Turn | None) -> Pending | None:

@@ -51,7 +51,8 @@ class Pending:
     """What a turn left to be forwarded first by the next one. JSON round trip by to_json, from_json."""
 
     ids: tuple[int, ...]
-    """Content not yet forwarded: the last sampled token, or what was kept of a cut reply."""
+    """Content not yet forwarded: the end of a reply that was cut short, until it is forwarded; a turn that was
+    committed with some was written by an earlier version."""
     open_role: str
     """The role of the last message. It is not closed yet, so it can still be continued."""
     call_id: str | None = None

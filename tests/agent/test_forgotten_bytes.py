@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from agentmem.agent import AgentMemory
+from agentmem.agent.receipts import Reply
 from agentmem.config import MemoryConfig
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import RebuildNeededError
@@ -18,6 +19,7 @@ from agentmem.store import DiskHome, InMemoryHome
 from agentmem.store.base import Home
 from support.agent_state import state_of
 from support.listening import logits_of
+from support.scripted import Scripted
 from support.tiny_language_model import SMALL, language_model
 
 AT = "2026-01-02T03:04:05+00:00"
@@ -208,6 +210,47 @@ def _told_and_dropped(home: Home, model: LanguageModel, config: MemoryConfig, te
     for turn in memory.history()[-2:]:  # what may carry a trace of it goes, too
         memory.forget(turn=turn.turn)
     return memory
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_new_tokens": 5}, {"stop": ("o",)}, {"stop": ("k y", "e g")}], ids=str
+)
+def test_a_reply_that_was_cut_short_goes_whole(
+    home: DiskHome, model: LanguageModel, options: dict[str, Any]
+) -> None:
+    """None of its tokens lies in the turn after it: what is left is the same whatever the reply was."""
+    left = []
+    for answer in ("Thank you very much indeed.", "Please take the green house."):
+        with AgentMemory.resume(answer, model=model, home=home, config=SMALL, system="Be kind.") as memory:
+            memory.observe(FILLER, source="page", at=AT)
+            reply = _answered(memory, "Hello.", answer, **options)
+            _answered(memory, "And then?", "About 12 km.")
+            assert reply.finish_reason in {"length", "stop_string"} and reply.text and reply.text != answer
+            assert "cut short" not in memory.forget(turn=memory.history()[-2].turn).residual
+            left.append(memory._store.token_ids(0, memory.tokens_held))
+    assert left[0][-40:] != [-1] * 40 and -1 in left[0]
+    assert [one for one in left[0] if one >= 0] == [one for one in left[1] if one >= 0]
+
+
+def test_an_earlier_version_left_a_token_of_it_and_the_receipt_says_so(
+    home: DiskHome, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent with a turn whose last token was to be forwarded by the next one: it is, and a drop tells of it."""
+    with AgentMemory.resume("ada", model=model, home=home, config=SMALL, system="You are kind.") as memory:
+        memory.observe(FILLER, source="page", at=AT)
+        with monkeypatch.context() as patched:
+            patched.setattr("agentmem.agent.turns._closed", lambda _session, said: said)
+            reply = memory.chat("Hello.", max_new_tokens=5, at=AT)
+    with AgentMemory.resume("ada", model=model, home=home) as memory:
+        held = memory.tokens_held
+        memory.append([{"role": "user", "content": "And?"}], at=AT)
+        assert memory._store.token_ids(held, held + 1) == [reply.token_ids[-1]]
+        assert "cut short" in memory.forget(turn=memory.history()[-2].turn).residual
+
+
+def _answered(memory: AgentMemory, text: str, answer: str, **options: Any) -> Reply:
+    scripted = Scripted(memory.tokenizer, answer)
+    return memory.generate([{"role": "user", "content": text}], logits_processor=[scripted], at=AT, **options)
 
 
 def test_a_phrase_split_between_two_parts_is_found(

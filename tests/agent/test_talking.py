@@ -109,8 +109,8 @@ def test_the_log_is_the_templates_rendering(memory: AgentMemory) -> None:
     assert len(wanted) - memory.tokens_held <= 2, "only the last message's closing is still missing"
     reply = memory.generate([{"role": "user", "content": "Please."}], max_new_tokens=1)
     talk[-1:] = [{"role": "user", "content": "How far?"}, {"role": "user", "content": "Please."}]
-    assert ids_of(memory) == rendered(memory.tokenizer, talk, reply=True)
-    assert reply.finish_reason == "length"
+    assert ids_of(memory)[:-1] == rendered(memory.tokenizer, talk, reply=True)
+    assert reply.finish_reason == "length" and ids_of(memory)[-1] == reply.token_ids[0]
 
 
 def test_a_reply_ends_with_the_end_token(memory: AgentMemory) -> None:
@@ -125,20 +125,22 @@ def test_a_reply_ends_with_the_end_token(memory: AgentMemory) -> None:
     assert "".join(stream) == stream.reply.text == str(stream.reply) == "naïve café 🙂"
 
 
-def test_a_reply_cut_by_its_length_goes_on_in_the_log(memory: AgentMemory) -> None:
-    """finish_reason "length": the last token was not forwarded; the next turn begins with it."""
+def test_a_reply_cut_by_its_length_is_whole_in_its_turn(memory: AgentMemory) -> None:
+    """finish_reason "length": the last token is forwarded too; the next turn begins with what closes the message."""
     text = "The quick brown fox jumps over the lazy dog."
     reply = say(memory, "Who?", text, max_new_tokens=5)
     assert reply.finish_reason == "length"
     assert len(reply.token_ids) == 5
     held = memory.tokens_held
-    assert memory._store.head.pending["ids"] == [reply.token_ids[-1]]
+    assert ids_of(memory)[-5:] == list(reply.token_ids)
+    assert memory._store.head.pending["ids"] == []
+    assert reply.receipt.tokens_reread == 0
 
     say(memory, "And?", "Hello there!")
     new = memory._store.token_ids(held, memory.tokens_held)
     talk = [{"role": "assistant", "content": reply.text}, {"role": "user", "content": "And?"}]
     wanted = memory.tokenizer.decode(rendered(memory.tokenizer, talk, reply=True))
-    assert new[0] == reply.token_ids[-1]
+    assert memory.tokenizer.decode(new).startswith("<|im_end|>")
     assert wanted.endswith(memory.tokenizer.decode(new).removesuffix("Hello there!"))
 
 
@@ -153,6 +155,7 @@ def test_nothing_behind_a_stop_string_is_kept(memory: AgentMemory, stop: Any) ->
     assert reply.finish_reason == "stop_string"
     assert reply.text == wanted
     assert memory.history()[-1].messages[-1]["content"] == wanted
+    assert memory.tokenizer.decode(ids_of(memory)).endswith(f"<|im_start|>assistant\n{wanted}")
     memory.append([{"role": "user", "content": "And?"}])
     whole = memory.tokenizer.decode(ids_of(memory))
     assert whole.endswith(f"<|im_start|>assistant\n{wanted}<|im_end|>\n<|im_start|>user\nAnd?")
@@ -200,7 +203,7 @@ def test_figures_are_what_happened(memory: AgentMemory) -> None:
 
     assert reply.receipt.tokens_held == memory.tokens_held
     assert reply.receipt.tokens_reread == 0
-    assert memory.tokens_held == held + reply.receipt.tokens_prefilled + 5
+    assert memory.tokens_held == held + reply.receipt.tokens_prefilled + 6
     assert reply.usage.cached_tokens == held
     assert reply.usage.input_tokens == reply.receipt.tokens_prefilled
     assert reply.usage.total_tokens == reply.usage.input_tokens + 6

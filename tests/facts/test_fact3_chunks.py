@@ -8,6 +8,7 @@ import torch
 from agentmem.agent import AgentMemory
 from agentmem.config import MemoryConfig
 from agentmem.store import InMemoryHome
+from support.scripted import Scripted
 from support.session_agent import log_tensors
 from support.tiny_language_model import SMALL, language_model
 
@@ -20,7 +21,10 @@ def life(config: MemoryConfig) -> AgentMemory:
     memory = AgentMemory.resume("ada", model=language_model(), home=InMemoryHome(), config=config)
     memory.observe(STORY)
     memory.append([{"role": "user", "content": "My dog is called Biscuit."}])
-    memory.chat("What is my dog called?", max_new_tokens=1)
+    question = {"role": "user", "content": "What is my dog called?"}
+    memory.generate(
+        [question], logits_processor=[Scripted(memory.tokenizer, "Biscuit.")]
+    )  # sampled ids may differ
     return memory
 
 
