@@ -6,6 +6,7 @@ Names are loaded when they are first used, so importing agentmem does not import
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import typing
 
 from agentmem.errors import (
@@ -30,6 +31,7 @@ from agentmem.errors import (
     ReadOnlyError,
     RebuildNeededError,
     ShapeError,
+    StaleReaderError,
     StaleWriterError,
     StateForgottenError,
     StateNotFoundError,
@@ -113,6 +115,7 @@ __all__ = [
     "SalvageReport",
     "SearchHit",
     "ShapeError",
+    "StaleReaderError",
     "StaleWriterError",
     "StateForgottenError",
     "StateNotFoundError",
@@ -124,6 +127,7 @@ __all__ = [
     "VerifyReport",
     "WriteReceipt",
     "WrongKeyError",
+    "__version__",
 ]
 
 _PLACES = {
@@ -147,7 +151,11 @@ def __getattr__(name: str) -> object:
     """Load a public name when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'agentmem' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_PLACES.get(name, "agentmem.agent")), name)
+    value: object
+    if name == "__version__":
+        value = importlib.metadata.version("agentmem-kv")
+    else:
+        value = getattr(importlib.import_module(_PLACES.get(name, "agentmem.agent")), name)
     globals()[name] = value
     return value
 

@@ -24,6 +24,8 @@ Knows nothing but Python. Each message says what was wrong, the value, and what 
         ├── StaleReaderError              what this reader looked at was forgotten or moved meanwhile
         ├── ReadOnlyError                 the agent was opened read-only
         ├── FingerprintMismatchError      the stored memory belongs to another model
+        ├── KeyNeededError                it is encrypted and no key was given, or the other way round
+        ├── WrongKeyError                 the key does not open it
         ├── FormatVersionError            written by a newer agentmem
         ├── DamagedError                  stored bytes are not what was written
         ├── StateNotFoundError            no state of that id
@@ -124,16 +126,21 @@ class ReadOnlyError(StoreError):
 class FingerprintMismatchError(StoreError):
     """The stored memory belongs to another model.
 
-    ``differing`` maps each differing field to its (stored, current) pair.
+    ``differing`` maps each differing field to its (stored, current) pair; ``model`` is the name of the model
+    that the memory was made with.
     """
 
-    def __init__(self, agent_id: str, differing: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(
+        self, agent_id: str, differing: Mapping[str, tuple[str, str]], model: str | None = None
+    ) -> None:
         self.agent_id = agent_id
         self.differing = dict(differing)
+        self.model = model
         rows = "; ".join(f"{k}: stored {a!r}, now {b!r}" for k, (a, b) in sorted(differing.items()))
+        made = "another model" if model is None else f"the model {model!r}, and this is another one"
         super().__init__(
-            f"agent {agent_id!r} was made with another model ({rows}). "
-            "Open it with the model it was made with."
+            f"agent {agent_id!r} was made with {made}. Open it with the model it was made with, or move it to "
+            f"another one with reencode. What differs: {rows}"
         )
 
 

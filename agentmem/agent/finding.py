@@ -43,6 +43,14 @@ class Wanted:
             raise InputError(
                 f"everything=True leaves nothing to choose: drop {self.why.removesuffix(', everything')}"
             )
+        for name, kind, kind_name in (
+            ("turn", int, "number"),
+            ("match", str, "text"),
+            ("source", str, "text"),
+        ):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise InputError(f"{name}={value!r}: give a {kind_name}")
         if self.match is not None and not folded(self.match):
             raise InputError("match is empty; give the text that shall be forgotten")
 

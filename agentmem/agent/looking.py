@@ -13,8 +13,8 @@ from agentmem.store.upkeep import TurnMarks
 
 def history(store: Store, limit: int | None, at: str | None) -> list[HistoryTurn]:
     """The turns of the current branch, or of the one that ends at a state; with a limit, the newest ones."""
-    if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}: use a positive number, or None for all turns")
+    if limit is not None and not _is_positive(limit):
+        raise InputError(f"limit={limit!r}: use a positive whole number, or None for all turns")
     held = {row.source for row in quarantined(store)}
     marks, none = store.upkeep.marks(), TurnMarks()
     return [
@@ -42,11 +42,13 @@ def search(store: Store, query: str, limit: int) -> list[SearchHit]:
 
     What came from a source in quarantine is not found.
     """
+    if not isinstance(query, str):
+        raise InputError(f"the search must be words as a str, got {type(query).__name__}")
     wanted = words_of(query)
     if not wanted:
         raise InputError(f"the search {query!r} holds no word; give one or more")
-    if limit < 1:
-        raise InputError(f"limit={limit}: use a positive number")
+    if not _is_positive(limit):
+        raise InputError(f"limit={limit!r}: use a positive whole number")
     hits: list[SearchHit] = []
     held = {row.source for row in quarantined(store)}
     found = store.search(query, limit=limit if not held else store.turn_count)
@@ -74,6 +76,10 @@ def explain(store: Store, turns: Turns) -> Explanation:
         recalled_mass=turn.receipt.get("recalled_mass", 0.0),
         blocks=turns.blocks(turn.receipt.get("blocks", ())),
     )
+
+
+def _is_positive(limit: object) -> bool:
+    return isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
 
 
 def _last_reply(store: Store) -> Turn | None:

@@ -66,10 +66,12 @@ def user_message(text: str, speaker: str | None = None, role: str = "user") -> d
         raise InputError(f"text must be a str, got {type(text).__name__}")
     if not text.strip():
         raise InputError("the text is empty; say something")
+    _check_unicode("the text", text)
     message: dict[str, Any] = {"role": role, "content": text}
     if speaker is not None:
         if not isinstance(speaker, str) or not speaker.strip():
             raise InputError(f"speaker={speaker!r}: give a name, or None")
+        _check_unicode("the speaker", speaker)
         message["name"] = speaker
     return message
 
@@ -112,6 +114,18 @@ def _check_one(place: int, message: Mapping[str, Any]) -> None:
         raise InputError(f"message {place} ({role}) has no content; only an assistant's calls may go without")
     if role != "tool" and not (content or "").strip() and not message.get("tool_calls"):
         raise InputError(f"message {place} ({role}) is empty; leave it out or give it text")
+    _check_unicode(f"message {place} ({role})", content or "")
+
+
+def _check_unicode(what: str, text: str) -> None:
+    """Raise InputError for half a surrogate pair: no tokenizer takes one, and no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} holds {text[error.start]!r} at character {error.start}, which is no character: bytes that were not "
+            "UTF-8, or half of an emoji. Decode them with their own encoding, or with errors='replace'"
+        ) from None
 
 
 def _checked_metadata(place: int, metadata: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from agentmem.agent.messages import dressed, user_message
+from agentmem.agent.provenance import checked_source
 from agentmem.agent.receipts import WriteReceipt
 from agentmem.agent.turns import Asked, Turns
 from agentmem.engine.model import LanguageModel
@@ -44,6 +45,7 @@ def observe(
     if role not in ROLES:
         raise InputError(f"role={role!r}: a text can be observed as one of {', '.join(ROLES)}")
     user_message(text, role=role)
+    checked_source(source)
     parts = split(model, text)
     label = source if source is not None else "text:" + _digest(text)
     done = _done(store, label, parts) if source is not None else 0

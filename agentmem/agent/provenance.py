@@ -136,6 +136,8 @@ def checked_source(source: str | None) -> str | None:
     """The name of a source. Raises InputError."""
     if source is not None and (not isinstance(source, str) or not source.strip()):
         raise InputError(f"source={source!r}: give a name, or None")
+    if source is not None and any("\ud800" <= character <= "\udfff" for character in source):
+        raise InputError(f"source={source!r}: half of a surrogate pair cannot be part of a name")
     return source
 
 

@@ -11,8 +11,14 @@ import typer
 
 from agentmem.cli import archive, browse, demo, edit, keep, keys, mend, models, reading, talk, trust
 from agentmem.cli.failures import STOPPED
+from agentmem.cli.streams import settle_streams
 
-app = typer.Typer(name="agentmem", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="agentmem",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 for family in (talk, reading, browse, edit, keep, trust, keys, mend, archive, models, demo):
     family.register(app)
 
@@ -42,6 +48,7 @@ def main() -> None:
     # (figures in docs/LOG.md). Read by GNU OpenMP when a verb imports torch.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    settle_streams()
     try:
         app()
     except KeyboardInterrupt:

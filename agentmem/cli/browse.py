@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from agentmem.cli.opening import opened
 from agentmem.cli.options import AsJson, Home, Model, Name
 from agentmem.cli.shown import console, count, date, line, pairs, print_json, size, table
 from agentmem.errors import AgentNotFoundError
+
+if TYPE_CHECKING:
+    from agentmem import HistoryTurn
 
 SHOWN = 12
 """Characters of a state id in a table; rewind takes as many."""
@@ -70,18 +73,21 @@ def show(name: Name, home: Home = None, model: Model = None, as_json: AsJson = F
 def history(
     name: Name, home: Home = None, model: Model = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
-    """List the turns that led to the current state, with the state ids that rewind takes; --json: in full."""
+    """List the turns that led to the current state, with the state ids that rewind takes; --json: in full.
+
+    In brackets: the source, as forget, quarantine and release take it, and whether it is pinned or in quarantine.
+    """
     with opened(name, home=home, model=model, read_only=True) as memory:
         turns = memory.history(limit=limit)
     if as_json:
         print_json(turns)
         return
+    if not turns:
+        console().print(f"{name} holds no turns.", style="dim", markup=False)
+        return
     rows = []
     for turn in turns:
-        said = " · ".join(
-            f"{m.get('role', '?')}: {line(str(m.get('content', '')), 48)}" for m in turn.messages
-        )
-        text = "(forgotten)" if turn.forgotten else said
+        text = "(forgotten)" if turn.forgotten else _said(turn)
         rows.append(
             (
                 str(turn.turn),
@@ -93,6 +99,14 @@ def history(
             )
         )
     table(("turn", "when", "kind", "tokens", "state", "text"), rows, numeric=(0, 3))
+
+
+def _said(turn: HistoryTurn) -> str:
+    """What a turn says, in one line, behind what is to be known of it."""
+    notes = [turn.source, "pinned" if turn.pinned else None, "in quarantine" if turn.quarantined else None]
+    known = ", ".join(note for note in notes if note)
+    said = " · ".join(f"{m.get('role', '?')}: {line(str(m.get('content', '')), 48)}" for m in turn.messages)
+    return f"[{known}] {said}" if known else said
 
 
 @reported
@@ -141,6 +155,9 @@ def search(
         hits = memory.search(words, limit=limit)
     if as_json:
         print_json(hits)
+        return
+    if not hits:
+        console().print("No turn holds these words.", style="dim")
         return
     rows = [(str(hit.turn), date(hit.created_at), hit.role, line(hit.text, 160)) for hit in hits]
     table(("turn", "when", "who", "text"), rows, numeric=(0,))

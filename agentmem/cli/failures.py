@@ -1,11 +1,12 @@
 """What a failed verb says and returns: one line with the remedy, and an exit code. No tracebacks.
 
-Exit codes: 0 done, 1 an error of agentmem, 2 wrong usage, 3 damage found, 4 the agent is busy,
+Exit codes: 0 done, 1 an error of agentmem or of the system, 2 wrong usage, 3 damage found, 4 the agent is busy,
 130 stopped by Ctrl-C. A bug of ours still shows its traceback: it is not the user's to fix.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import sys
@@ -33,6 +34,11 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
             verb(*args, **options)
         except AgentMemError as error:
             fail(error, as_json=bool(options.get("as_json", False)))
+        except OSError as error:  # the store's own are typed: this is a file of the user's, or stdout
+            if error.errno == errno.EPIPE:
+                raise  # `| head` has seen enough
+            sys.stderr.write(f"agentmem: {error}\n")
+            raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             raise typer.Exit(STOPPED) from None
 

@@ -85,6 +85,9 @@ def audit(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        console().print(f"Nothing was dropped from {name}.", style="dim", markup=False)
+        return
     shown = [(date(r.at), r.what, r.why, str(len(r.turns)), f"{r.tokens:,}") for r in rows]
     table(("when", "what", "why", "turns", "tokens"), shown, numeric=(3, 4))
 

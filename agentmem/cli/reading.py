@@ -60,7 +60,7 @@ def _text_of(file: str) -> tuple[str, str | None]:
         return sys.stdin.read(), None
     path = Path(file)
     try:
-        return path.read_text(encoding="utf-8"), path.name
+        return path.read_text(encoding="utf-8-sig"), path.name
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as UTF-8 text: {error}") from None
 

@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agentmem.cli.streams import shows_unicode
+
 _CONTROL = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
 
@@ -54,7 +56,7 @@ def plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on one line."""
-    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=not shows_unicode()) + "\n")
     sys.stdout.flush()
 
 

@@ -6,7 +6,7 @@ Knows logits and the ids of this turn; knows no text, no model and no memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -85,8 +85,9 @@ class Sampler:
         self._length = len(prompt_ids)
         self._ids = torch.zeros(1, self._length + options.max_new_tokens, dtype=torch.int64)
         self._ids[0, : self._length] = torch.tensor(list(prompt_ids), dtype=torch.int64)
-        self._processors = _processors(options, extra_processors)
-        self._extra = bool(extra_processors)
+        extra = _checked_processors(extra_processors)
+        self._processors = _processors(options, extra)
+        self._extra = bool(extra)
         self._scores = torch.empty(1, 0)  # reused: fresh memory for V floats costs more than greedy's work
         self._generator = torch.Generator()
         self.seed = options.seed if options.seed is not None else self._generator.seed() & (1 << 63) - 1
@@ -101,7 +102,8 @@ class Sampler:
 
         Raises:
             ModelError: the logits are not finite.
-            InputError: the extra processors left no token to choose, or the reply is already full.
+            InputError: the extra processors left no token to choose or gave back something else than scores, or
+                the reply is already full.
         """
         if self._length == self._ids.shape[1]:
             raise InputError(f"the reply is full: max_new_tokens={self.options.max_new_tokens}.")
@@ -111,7 +113,10 @@ class Sampler:
         so_far = cast("torch.LongTensor", self._ids[:, : self._length])
         if barred:
             scores[0, list(barred)] = -math.inf
+        kept = scores.shape
         scores = self._processors(so_far, cast("torch.FloatTensor", scores))
+        if self._extra and (not isinstance(scores, Tensor) or scores.shape != kept):
+            raise InputError(f"a logits processor must return the scores, a tensor of shape {tuple(kept)}")
         likeliest = int(scores.argmax())
         self._check_finite(float(scores[0, likeliest]))
         chosen = likeliest if self.options.greedy else self._draw(scores)
@@ -157,6 +162,17 @@ def _processors(options: SamplingOptions, extra: Sequence[LogitsProcessor]) -> L
         if options.top_p < 1.0:
             processors.append(TopPLogitsWarper(options.top_p))
     return processors
+
+
+def _checked_processors(extra: Sequence[LogitsProcessor]) -> Sequence[LogitsProcessor]:
+    """The caller's processors. Raises InputError for what cannot be called."""
+    if isinstance(extra, str) or not isinstance(extra, Iterable):
+        raise InputError("logits_processor must be a list of callables (input_ids, scores) -> scores")
+    kept = list(extra)
+    for one in kept:
+        if not callable(one):
+            raise InputError(f"a logits processor must be callable, got {type(one).__name__}")
+    return kept
 
 
 def _whole(value: object) -> bool:

@@ -313,3 +313,46 @@ def test_what_is_kept_and_what_is_dropped(model: Path, home: Path) -> None:
     assert told(home, "history", "bo") == []
     assert "retention" in run(home, "audit", "bo").stdout
     assert run(home, "retain", "bo").exit_code == run(home, "forget", "bo", "--everything").exit_code == 0
+
+
+def test_an_unknown_agent_is_told_without_python(home: Path) -> None:
+    """A verb for an agent there is none of says how to see which there are."""
+    for verb in (["history"], ["fork", "eve"], ["forget", "--turn", "1"], ["verify"]):
+        result = run(home, verb[0], "nobody", *verb[1:])
+        assert result.exit_code == 1
+        assert "agentmem list" in result.stderr
+        assert "create=True" not in result.stderr
+
+
+def test_another_model_is_told_by_name(ada: Path, model: Path, tmp_path: Path) -> None:
+    """The refusal begins with the name of the model that is needed."""
+    other = write_chat_model(tmp_path / "other", seed=1)
+
+    result = run(ada, "run", "ada", "Hi", "--model", str(other))
+
+    assert result.exit_code == 1
+    assert f"agent 'ada' was made with the model {str(model)!r}" in result.stderr
+
+
+def test_nothing_to_show_is_said_in_words(ada: Path) -> None:
+    """A search without hits, an audit without rows and a history without turns are no empty tables."""
+    assert run(ada, "search", "ada", "zebra").stdout == "No turn holds these words.\n"
+    assert run(ada, "audit", "ada").stdout == "Nothing was dropped from ada.\n"
+    told(ada, "forget", "ada", "--everything", "--mode", "rebuild")
+    assert run(ada, "search", "ada", "biscuit").stdout == "No turn holds these words.\n"
+
+
+def test_the_history_shows_sources_and_pins(ada: Path, tmp_path: Path) -> None:
+    """The name that quarantine takes stands before the text; so do a pin and a quarantine."""
+    notes = tmp_path / "notes.txt"
+    notes.write_bytes(b"\xef\xbb\xbfThe fence is green.")  # as some editors write it, with a byte order mark
+    told(ada, "observe", "ada", str(notes))
+    told(ada, "pin", "ada", "3")
+    told(ada, "quarantine", "ada", "notes.txt")
+
+    shown = " ".join(run(ada, "history", "ada").stdout.split())
+
+    assert "notes.txt" in shown
+    assert "pinned" in shown
+    assert "quarantine" in shown
+    assert told(ada, "history", "ada")[-1]["messages"][0]["content"] == "The fence is green."

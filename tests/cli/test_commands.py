@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -62,6 +65,65 @@ def test_help_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def in_a_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """A verb in a process of its own, by the package's name; torch is not imported for it."""
+    return subprocess.run(
+        [sys.executable, "-m", "agentmem", *arguments],
+        capture_output=True,
+        check=False,
+        timeout=120,
+        **options,
+    )
+
+
+def test_the_package_runs_as_the_command() -> None:
+    """python -m agentmem is the command line, and the version is the package's."""
+    import agentmem
+
+    assert in_a_process("--version").stdout.decode().strip() == f"agentmem {agentmem.__version__}"
+    assert in_a_process("bogus").returncode == 2
+    assert b"Usage" in in_a_process("-h").stdout
+
+
+def test_shells_can_complete_verbs() -> None:
+    """The completion that --show-completion prints for a shell offers the verbs."""
+    asked = {
+        **os.environ,
+        "_AGENTMEM_COMPLETE": "complete_bash",
+        "COMP_WORDS": "agentmem fo",
+        "COMP_CWORD": "1",
+    }
+    code = "import sys; sys.argv = ['agentmem']; from agentmem.cli import main; main()"
+    offered = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=asked)
+
+    assert offered.stdout.decode().split() == ["fork", "forget"]
+
+
+def test_streams_that_the_shell_closed(tmp_path: Path) -> None:
+    """Without stdin, stdout or stderr a verb does what it does, and says it nowhere."""
+    shown = subprocess.run(
+        f"exec {sys.executable} -m agentmem models rm nothing <&- >&- 2>&-",
+        shell=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert shown.returncode == 1
+
+
+def test_a_locale_without_unicode(tmp_path: Path) -> None:
+    """What stdout cannot show is shown as "?"; JSON is escaped, so that nothing is lost."""
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code = (
+        "from agentmem.cli.streams import settle_streams; settle_streams();"
+        "from agentmem.cli.shown import print_json, table; table(('é',), [('x',)]); print_json({'é': '👋'})"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=ascii_only)
+
+    assert shown.stdout.isascii()
+    assert json.loads(shown.stdout.splitlines()[-1]) == {"é": "👋"}
+
+
 def test_version() -> None:
     """--version prints name and version and leaves."""
     shown = CliRunner().invoke(app, ["--version"])
@@ -117,6 +179,14 @@ def test_an_error_as_json() -> None:
     shown = CliRunner().invoke(_failing(AgentNotFoundError("no agent 'ada'")), ["--as-json"])
 
     assert json.loads(shown.stdout) == {"error": {"type": "AgentNotFoundError", "message": "no agent 'ada'"}}
+
+
+def test_a_file_that_cannot_be_written_is_one_line() -> None:
+    """An error of the system, such as a full disk behind stdout, is said in one line."""
+    shown = CliRunner().invoke(_failing(OSError(28, "No space left on device")))
+
+    assert shown.exit_code == 1
+    assert shown.stderr == "agentmem: [Errno 28] No space left on device\n"
 
 
 def test_a_bug_is_not_hidden() -> None:

@@ -143,6 +143,22 @@ def test_processors_that_forbid_everything_are_an_error() -> None:
         sampler.next(logits())
 
 
+@pytest.mark.parametrize("extra", [5, "top", [5], lambda _, scores: scores])
+def test_processors_are_callables_in_a_list(extra: Any) -> None:
+    """Anything else is refused before a token is drawn."""
+    with pytest.raises(InputError, match="callable"):
+        Sampler(SamplingOptions(), [1], extra)
+
+
+@pytest.mark.parametrize("given", [None, torch.zeros(3), torch.zeros(2, 4)])
+def test_processors_give_scores_back(given: Any) -> None:
+    """A processor that returns nothing, or another shape, is named as the caller's mistake."""
+    sampler = Sampler(SamplingOptions(), [1], [lambda *_: given])
+
+    with pytest.raises(InputError, match=r"\(1, 4\)"):
+        sampler.next(torch.zeros(4))
+
+
 def test_logits_that_are_not_numbers_are_an_error() -> None:
     """NaN from the model is told, not drawn from."""
     with pytest.raises(ModelError, match="not finite"):
