@@ -114,7 +114,9 @@ def open_agent(asked: Asked) -> Opened:
 
 def _create(asked: Asked) -> Opened:
     if not asked.create or asked.read_only:
-        raise AgentNotFoundError(f"there is no agent {asked.agent_id!r}; open it with create=True to make it")
+        raise AgentNotFoundError(
+            f"there is no agent {asked.agent_id!r}; `agentmem list` or AgentMemory.list() shows those there are"
+        )
     if asked.expect_state is not None:
         raise AgentNotFoundError(
             f"there is no agent {asked.agent_id!r}, but state {asked.expect_state!r} of it is expected; look for its "
@@ -186,4 +188,4 @@ def _compare(identity: AgentIdentity, current: Mapping[str, str]) -> None:
         if stored.get(key) != current.get(key)
     }
     if differing:
-        raise FingerprintMismatchError(identity.agent_id, differing)
+        raise FingerprintMismatchError(identity.agent_id, differing, identity.model)
