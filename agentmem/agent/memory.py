@@ -19,6 +19,7 @@ from agentmem.agent.finding import Wanted
 from agentmem.agent.forgetting import forget
 from agentmem.agent.forks import note_fork
 from agentmem.agent.gate import Gate, in_worker
+from agentmem.agent.hot_blocks import HotBlocks
 from agentmem.agent.in_force import system_digest
 from agentmem.agent.keywords import (
     ChatKeywords,
@@ -80,6 +81,7 @@ class AgentMemory:
         self._store: Store = opened.store
         self._model = opened.model
         self._config = opened.config
+        self._hot = HotBlocks()
         self._gate = Gate(f"agent {opened.store.identity.agent_id!r}")
         self._stream: weakref.ref[ReplyStream] | None = None  # weak: a stream let go of closes itself
         self._resumed = ResumeReceipt(opened.created, 0, 0, 0, 0, 0.0)
@@ -164,6 +166,7 @@ class AgentMemory:
         with suppress(ClosedError, StaleWriterError), self._gate.even_parked():
             self._gate.shut()
             self._store.close()
+            self._hot.close()
 
     def park(self) -> None:
         """Give the right to write up between calls, and keep everything warm: model, files, checked pages.
@@ -472,6 +475,7 @@ class AgentMemory:
         with self._gate:
             if not dry_run:
                 self._check_writable()
+                self._hot.clear()
             return repair(self._store, self._model.get() if encode else None, dry_run=dry_run)
 
     # -- changing the past ------------------------------------------------------------------------
@@ -571,6 +575,7 @@ class AgentMemory:
             self._check_writable()
             if not dry_run:
                 self._home.clear_workshop(self.agent_id)  # an unfinished move holds the same words
+                self._hot.clear()
             return forget(
                 self._store,
                 self._home,
@@ -619,6 +624,7 @@ class AgentMemory:
             quota = Quota(max_tokens, max_bytes, policy, at)
             if not dry_run:
                 self._home.clear_workshop(self.agent_id)
+                self._hot.clear()
             return apply_retention(
                 self._store,
                 self._model.get,
@@ -763,7 +769,7 @@ class AgentMemory:
     # -- inside -----------------------------------------------------------------------------------
 
     def _turns(self) -> Turns:
-        return Turns(self._model.get(), self._store, self._config)
+        return Turns(self._model.get(), self._store, self._config, self._hot)
 
     def _check_writable(self) -> None:
         if self._store.read_only:

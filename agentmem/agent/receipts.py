@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
+from agentmem.memory.residency import CacheUse
+
 
 @dataclass(frozen=True)
 class ResumeReceipt:
@@ -66,6 +68,8 @@ class RecallReceipt:
     """Part of all attention that went to recalled tokens; 0 to 1."""
     seconds_to_first: float = 0.0
     """Until the first token of the reply."""
+    device_cache: CacheUse | None = None
+    """What of the blocks was on the device already; None where none are kept there, as on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding, bind
+from agentmem.engine.device_cache import DeviceCache
 from agentmem.engine.fingerprint import fingerprint, state_dict_digest
 from agentmem.engine.lean import make_lean
 from agentmem.engine.loading import load, resolve
@@ -31,6 +32,7 @@ from agentmem.memory.buffers import Workspace, WorkspaceSize
 from agentmem.memory.placements import POSITION_RULES
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import make_selector
+from agentmem.memory.slab import Share
 from agentmem.memory.source import DigestLog, KVLayout, TokenLog
 from agentmem.memory.witness import Witness
 from agentmem.memory.working_memory import WorkingMemory
@@ -61,6 +63,8 @@ class LanguageModel:
         self.layout = KVLayout(
             tuple((spec.num_kv_heads, spec.head_dim) for spec in self.binding.layers), model.dtype
         )
+        self.device_cache = DeviceCache(self.binding.layers, model.dtype, self.device)
+        """Blocks of all its agents that stay on the device; ``set_budget`` says how many bytes they may take."""
         self.fingerprint: Mapping[str, str] = fingerprint(
             model,
             tokenizer,
@@ -149,16 +153,17 @@ class LanguageModel:
         config: MemoryConfig,
         witness: Witness | None = None,
         hidden: Sequence[tuple[int, int]] = (),
+        share: Share | None = None,
     ) -> Iterator[Session]:
         """A session for one turn of one agent; its buffers are handed on to the next turn.
 
-        ``witness`` and ``hidden`` are as in :class:`~agentmem.memory.working_memory.WorkingMemory`.
+        ``witness``, ``hidden`` and ``share`` are as in :class:`~agentmem.memory.working_memory.WorkingMemory`.
         """
         layers = self._layers(config)
         workspace = self._lease(_workspace_size(config), layers)
         try:
             selector = make_selector(config.selector)
-            memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness, hidden)
+            memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness, hidden, share)
             session = Session(self.binding, memory, config.chunk_tokens, self.device, self._steps)
             try:
                 yield session

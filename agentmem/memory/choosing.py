@@ -12,6 +12,7 @@ from agentmem.memory.buffers import Workspace
 from agentmem.memory.digest_view import DigestView
 from agentmem.memory.layout import Layout
 from agentmem.memory.log_blocks import LogBlocks
+from agentmem.memory.resident import Resident
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
 from agentmem.memory.source import TokenLog
@@ -25,6 +26,7 @@ class Chooser:
         selector: the rule.
         distance: how far away blocks are taken to be, in tokens.
         witness: told of each selection, if there is one.
+        resident: how keys of blocks come through a slab, if there is one.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Chooser:
         workspace: Workspace,
         distance: int,
         witness: Witness | None,
+        resident: Resident | None = None,
     ) -> None:
         self._selector = selector
         self._log = log
@@ -42,6 +45,7 @@ class Chooser:
         self._workspace = workspace
         self._distance = distance
         self._witness = witness
+        self._resident = resident
         self._question: dict[int, Tensor] = {}
 
     def hear(self, layer: int, q_raw: Tensor) -> None:
@@ -62,7 +66,7 @@ class Chooser:
         """
         if not layout.state.count:
             return None
-        blocks = LogBlocks(spec, self._log, self._digests, self._workspace, layout.state)
+        blocks = LogBlocks(spec, self._log, self._digests, self._workspace, layout.state, self._resident)
         chosen = None
         if layout.chosen:
             rows = self._queries(spec, q_raw, scaling, recent=recent, decoding=decoding)

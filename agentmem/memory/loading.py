@@ -10,6 +10,7 @@ from torch import Tensor
 
 from agentmem.memory.buffers import Workspace
 from agentmem.memory.log_blocks import BlocksState
+from agentmem.memory.resident import Resident
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.source import TokenLog
 
@@ -30,11 +31,12 @@ class Target(Protocol):
 
 
 class Loader:
-    """Reads one agent's log through one workspace."""
+    """Reads one agent's log through one workspace, and blocks through a slab if there is one."""
 
-    def __init__(self, log: TokenLog, workspace: Workspace) -> None:
+    def __init__(self, log: TokenLog, workspace: Workspace, resident: Resident | None = None) -> None:
         self._log = log
         self._workspace = workspace
+        self._resident = resident
 
     def span(
         self, spec: LayerSpec, start: int, stop: int, state: BlocksState, target: Target, enter: Enter
@@ -47,9 +49,16 @@ class Loader:
             self._hand_over(enter, keys_raw, loose)
 
     def chosen(
-        self, spec: LayerSpec, tokens: Tensor, state: BlocksState, target: Target, enter: Enter
+        self, spec: LayerSpec, blocks: Tensor, state: BlocksState, target: Target, enter: Enter
     ) -> None:
-        """Append chosen tokens, (Hkv, n) per head."""
+        """Append the tokens of chosen blocks, (Hkv, K) per head."""
+        blocks = blocks.cpu()
+        tokens = state.tokens(blocks)
+        if self._resident is not None:
+            self._mark_dead(tokens, state, target)
+            keys = self._resident.keys_raw(spec, blocks, state.tokens).flatten(1, 2)
+            enter(keys, self._resident.values(spec, blocks, state.tokens).flatten(1, 2))
+            return
         keys_raw, values, loose = self._room(spec, target, tokens.shape[1])
         self._log.gather(spec.index, tokens, keys_raw, values)
         self._mark_dead(tokens, state, target)

@@ -13,6 +13,7 @@ from torch import Tensor
 from agentmem.memory.blocks import BlockGrid, clip_ranges
 from agentmem.memory.buffers import Workspace
 from agentmem.memory.digest_view import DigestView
+from agentmem.memory.resident import Resident
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
 from agentmem.memory.source import DigestLog, TokenLog
@@ -67,12 +68,14 @@ class LogBlocks:
         digests: DigestView,
         workspace: Workspace,
         state: BlocksState,
+        resident: Resident | None = None,
     ) -> None:
         self._spec = spec
         self._log = log
         self._digests = digests
         self._workspace = workspace
         self._state = state
+        self._resident = resident
         self._device = workspace.device
 
     @property
@@ -105,6 +108,8 @@ class LogBlocks:
 
     def keys_raw(self, blocks: Tensor) -> Tensor:
         """Raw keys (Hkv, C) -> (Hkv, C, L, D)."""
+        if self._resident is not None:
+            return self._resident.keys_raw(self._spec, blocks, self._state.tokens)
         Hkv, C = blocks.shape
         size = self._state.grid.size
         tokens = self._state.tokens(blocks.cpu())

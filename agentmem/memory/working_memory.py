@@ -25,9 +25,12 @@ from agentmem.memory.loading import Loader
 from agentmem.memory.log_blocks import BlocksState, digest_missing
 from agentmem.memory.placements import POSITION_RULES, Sight
 from agentmem.memory.received import Received, ReceivingSelector, fitted
+from agentmem.memory.residency import CacheUse
+from agentmem.memory.resident import Resident
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import QUERY_ROWS, Selector
 from agentmem.memory.shares import Shares, block_mass
+from agentmem.memory.slab import Share
 from agentmem.memory.source import DigestLog, TokenLog
 from agentmem.memory.witness import Witness
 from agentmem_kernels import attend
@@ -50,6 +53,7 @@ class WorkingMemory:
         witness: told of each selection, if there is one.
         hidden: tokens [start, stop) that this turn may not attend to, as if they were forgotten; digests, which
             outlive the turn, do not change with them.
+        share: blocks of this agent that are on the device, and true of ``log`` as it stands.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class WorkingMemory:
         workspace: Workspace,
         witness: Witness | None = None,
         hidden: Sequence[tuple[int, int]] = (),
+        share: Share | None = None,
     ) -> None:
         positions = POSITION_RULES[config.positions]
         digested = config.block_tokens * selector.digest_span
@@ -77,9 +82,12 @@ class WorkingMemory:
         self._selector = selector
         self._workspace = workspace
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
-        self._placement = positions.start(config, workspace, Loader(log, workspace))
+        self._resident = None if share is None else Resident(share, log, workspace.rooms)
+        self._placement = positions.start(config, workspace, Loader(log, workspace, self._resident))
         self._view = DigestView(digests, selector, workspace.device)
-        self._chooser = Chooser(selector, log, self._view, workspace, positions.distance(config), witness)
+        self._chooser = Chooser(
+            selector, log, self._view, workspace, positions.distance(config), witness, self._resident
+        )
         self._hidden = hidden
         self._staged = 0
         self._recent = 0
@@ -99,6 +107,11 @@ class WorkingMemory:
     def length(self) -> int:
         """Tokens of the agent so far, the staged ones included."""
         return self._log.length + self._staged
+
+    @property
+    def cache_use(self) -> CacheUse | None:
+        """What was found on the device, and what was not; None where no blocks are kept there."""
+        return None if self._resident is None else self._resident.use
 
     def begin(self, new_tokens: int, *, decoding: bool = False, measure: bool = False) -> None:
         """Prepare for T new tokens: decide whether the working set is held or laid out anew.
@@ -182,6 +195,8 @@ class WorkingMemory:
         self._write_staged()
         self._log.truncate(length)
         self._view.truncate(self._grid.whole_before(length))
+        if self._resident is not None:
+            self._resident.truncate(self._grid.whole_before(length))
         if self._received is not None:
             self._received.truncate(length)
         self._layout = None

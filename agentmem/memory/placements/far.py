@@ -128,8 +128,8 @@ class FarPlacement:
         self._loader.span(spec, 0, len(sinks), state, buffer, partial(buffer.add_far, positions=positions))
         chosen = choose()
         if chosen is not None:
-            tokens = state.tokens(chosen.cpu())
-            self._loader.chosen(spec, tokens, state, buffer, self._far(buffer, tokens.shape[1]))
+            far = self._far(buffer, chosen.shape[1] * state.grid.size)
+            self._loader.chosen(spec, chosen, state, buffer, far)
         leaving = self._leaving(layout)
         self._loader.span(spec, leaving.start, leaving.stop, state, buffer, self._far(buffer, len(leaving)))
         start = self._near_start(layout)

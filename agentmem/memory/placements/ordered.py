@@ -60,7 +60,7 @@ class OrderedPlacement:
         self._span(spec, buffer, 0, split.sink_stop, layout)
         chosen = choose()
         if chosen is not None:
-            self._loader.chosen(spec, state.tokens(chosen.cpu()), state, buffer, buffer.extend)
+            self._loader.chosen(spec, chosen, state, buffer, buffer.extend)
         self._span(spec, buffer, split.window_start, layout.length, layout)
         return chosen
 
