@@ -12,7 +12,7 @@ from torch import Tensor
 from agentmem.memory.residency import CacheUse
 from agentmem.memory.rooms import Rooms
 from agentmem.memory.rotation import LayerSpec
-from agentmem.memory.slab import KEYS, VALUES, Share
+from agentmem.memory.slab import KEYS, VALUES, Share, Slab
 from agentmem.memory.source import TokenLog
 
 TokensOf = Callable[[Tensor], Tensor]
@@ -25,9 +25,9 @@ class Resident:
     What is handed out is valid until as much is asked for again.
     """
 
-    def __init__(self, share: Share, log: TokenLog, rooms: Rooms) -> None:
+    def __init__(self, share: Share, slab: Slab, log: TokenLog, rooms: Rooms) -> None:
         self._share = share
-        self._slab = share.slab  # for the length of the turn
+        self._slab = slab  # kept alive for the length of the turn
         self._log = log
         self._rooms = rooms
 
@@ -55,6 +55,12 @@ class Resident:
     def truncate(self, blocks: int) -> None:
         """The log was cut, and holds no whole block from ``blocks`` on."""
         self._share.keep_before(blocks)
+
+
+def resident_of(share: Share | None, log: TokenLog, rooms: Rooms) -> Resident | None:
+    """The way through a share; None without one, or when its slab was just let go."""
+    slab = None if share is None else share.slab
+    return None if share is None or slab is None else Resident(share, slab, log, rooms)
 
 
 def _as_tokens(room: Tensor, spec: LayerSpec) -> Tensor:

@@ -26,7 +26,7 @@ from agentmem.memory.log_blocks import BlocksState, digest_missing
 from agentmem.memory.placements import POSITION_RULES, Sight
 from agentmem.memory.received import Received, ReceivingSelector, fitted
 from agentmem.memory.residency import CacheUse
-from agentmem.memory.resident import Resident
+from agentmem.memory.resident import resident_of
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import QUERY_ROWS, Selector
 from agentmem.memory.shares import Shares, block_mass
@@ -82,7 +82,7 @@ class WorkingMemory:
         self._selector = selector
         self._workspace = workspace
         self._grid = BlockGrid(config.sink_tokens, config.block_tokens)
-        self._resident = None if share is None else Resident(share, log, workspace.rooms)
+        self._resident = resident_of(share, log, workspace.rooms)
         self._placement = positions.start(config, workspace, Loader(log, workspace, self._resident))
         self._view = DigestView(digests, selector, workspace.device)
         self._chooser = Chooser(

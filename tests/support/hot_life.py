@@ -24,9 +24,8 @@ STORY = "The quick brown fox jumps over the lazy dog. How far is it? About 12 km
 
 def model_with(budget: int | None, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """The tiny model, not shared with other tests, with so many bytes for blocks on its device."""
-    model = LanguageModel.wrap(
-        plain_model(dtype=dtype).to(device), tokenizer_for("chatml"), name="tiny-llama"
-    )
+    weights = plain_model(dtype=dtype).to(device)  # type: ignore[arg-type]  # transformers' decorator hides self
+    model = LanguageModel.wrap(weights, tokenizer_for("chatml"), name="tiny-llama")
     model.device_cache.set_budget(budget)
     return model
 
