@@ -49,8 +49,9 @@ class MemoryConfig(BaseModel):
     """How many times the trained length a stretched rotation reaches; 1 for the model's own."""
     reselect_every: int = Field(64, ge=0, le=65_536)
     """While decoding, choose blocks anew after this many tokens; 0: for every token."""
-    kv_dtype: Literal["model"] = "model"
-    """How K/V are stored: in the model's own dtype, exactly."""
+    kv_dtype: Literal["model", "int8"] = "model"
+    """How K/V are stored: in the model's own dtype, exactly, or rounded to one byte an element, which halves the
+    bytes of bfloat16. Stored with the agent; fixed from then on. See :mod:`agentmem.memory.int8_log`."""
     stamp: str | None = None
     """A strftime pattern put before each user message: the model's only clock. None: no stamp."""
     keep_thinking: bool = True

@@ -23,6 +23,7 @@ from agentmem.agent.archive_file import (
     MANIFEST,
     TURNS,
     ArchiveReader,
+    layout_json,
     new_archive,
     piece_name,
     pieces,
@@ -89,7 +90,7 @@ def restore(
         wanted = model if model is not None else archive.manifest["model"]
         if not isinstance(wanted, LanguageModel):
             wanted = LanguageModel.load(wanted, device=device, dtype=archive.dtype)
-        _check_fits(archive.manifest, wanted, name)
+        _check_fits(archive, wanted, name)
         _build(home, archive, name, wanted, on_progress)
     return name
 
@@ -118,10 +119,7 @@ def _manifest(store: Store, turns: Sequence[Turn], *, kv: bool) -> dict[str, Any
         "facts": dict(identity.facts),
         "config": store.noted(CONFIG_NOTE),
         "quarantine": store.noted(QUARANTINE_NOTE),
-        "layout": {
-            "layers": [list(layer) for layer in identity.layout.layers],
-            "dtype": str(identity.layout.dtype).removeprefix("torch."),
-        },
+        "layout": layout_json(identity.layout),
         "turns": len(turns),
         "tokens": store.log.committed,
         "kv": kv,
@@ -161,10 +159,10 @@ def _read(store: Store, start: int, stop: int) -> dict[str, Tensor]:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _check_fits(manifest: Mapping[str, Any], model: LanguageModel, agent_id: str) -> None:
+def _check_fits(archive: ArchiveReader, model: LanguageModel, agent_id: str) -> None:
     """With K/V everything must match; without, what turns text into tokens."""
-    stored, current = manifest["fingerprint"], model.fingerprint
-    fields = {*stored, *current} if manifest["kv"] else {"tokenizer", "chat_template"}
+    stored, current = archive.manifest["fingerprint"], model.fingerprint_as(archive.kv_dtype)
+    fields = {*stored, *current} if archive.manifest["kv"] else {"tokenizer", "chat_template"}
     differing = {
         key: (str(stored.get(key)), str(current.get(key)))
         for key in fields
@@ -183,11 +181,14 @@ def _build(
 ) -> None:
     """Make the agent out of sight, and put it in its place when it is whole: a kill leaves none."""
     model.check(archive.config)
+    layout = (
+        archive.layout(model.layout) if archive.manifest["kv"] else model.layout_for(archive.config.kv_dtype)
+    )
     home.clear_workshop(agent_id)
     store = home.workshop(agent_id).create(
         agent_id,
-        fingerprint=model.fingerprint,
-        layout=model.layout,
+        fingerprint=model.fingerprint_as(layout.kv_dtype),
+        layout=layout,
         model=model.name,
         facts=archive.manifest["facts"],
     )

@@ -6,6 +6,7 @@ pickle, nothing is unpacked to disk, and no member is read beyond the size it ma
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from agentmem.config import MemoryConfig
-from agentmem.errors import ArchiveError
+from agentmem.errors import ArchiveError, ShapeError
 from agentmem.memory.source import KVLayout
 from agentmem.store.encrypted_file import EncryptedFileReader, EncryptedFileWriter, is_encrypted_file
 from agentmem.store.keys import MemoryKey
@@ -33,6 +34,7 @@ MANIFEST, TURNS = "manifest.json", "turns.jsonl"
 PIECE_TOKENS = 2048
 LARGEST_TEXT = 1 << 31
 """An index of more bytes than this is not unpacked."""
+_CHANNELS = "int8_key_channels"
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),  # the zip
     *(ValueError, KeyError, TypeError, AttributeError, SafetensorError),  # what it holds, JSON included
@@ -85,11 +87,26 @@ class ArchiveReader:
                 _check_origins(self.manifest.get("quarantine"), self.rows)
                 self.config = MemoryConfig(**self.manifest["config"])
                 self.dtype = _checked_dtype(self.manifest["layout"]["dtype"])
+                self._key_channels = _checked_channels(self.manifest["layout"].get(_CHANNELS))
                 self.tokens = sum(len(row["token_ids"]) for row in self.rows)
                 self._check_whole()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def kv_dtype(self) -> str:
+        """How its keys and values are kept, as options have it."""
+        return "model" if self._key_channels is None else "int8"
+
+    def layout(self, model: KVLayout) -> KVLayout:
+        """What its keys and values are kept in, if they were made by a model of that layout. Raises ArchiveError."""
+        if self._key_channels is None:
+            return model
+        try:
+            return model.in_int8(self._key_channels)
+        except ShapeError as error:
+            raise ArchiveError(f"{self._path} is of another model: {error}; export it again") from error
 
     def kv(self, layout: KVLayout, start: int, stop: int) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values (Hkv, stop - start, D) per layer, one piece in memory at a time."""
@@ -154,6 +171,17 @@ class ArchiveReader:
                             "export it again"
                         )
         self._start, self._piece = start, piece
+
+
+def layout_json(layout: KVLayout) -> dict[str, Any]:
+    """What a manifest says of a layout: shapes and dtype as the model made them, and how they are kept."""
+    made: dict[str, Any] = {
+        "layers": [list(layer) for layer in layout.decoded.layers],
+        "dtype": str(layout.decoded.dtype).removeprefix("torch."),
+    }
+    if layout.codec is not None:
+        made[_CHANNELS] = base64.b64encode(layout.codec.channels).decode()
+    return made
 
 
 @contextmanager
@@ -234,6 +262,10 @@ def _checked_dtype(name: Any) -> str:
     if name not in ("float32", "bfloat16", "float16"):
         raise TypeError(f"dtype is {name!r}")
     return str(name)
+
+
+def _checked_channels(text: Any) -> bytes | None:
+    return None if text is None else base64.b64decode(text, validate=True)
 
 
 def _checked_row(line: bytes) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ModelRef:
             model = self._load()
             self.seconds += time.perf_counter() - started
             if self._identity is not None:
-                _compare(self._identity, model.fingerprint)
+                _compare(self._identity, model.fingerprint_as(self._identity.layout.kv_dtype))
             self._model = model
         return self._model
 
@@ -74,7 +74,7 @@ class ModelRef:
         stored = identity.model if identity is not None else DEFAULT_MODEL
         dtype = asked.dtype
         if dtype == "auto" and identity is not None:
-            dtype = str(identity.layout.dtype).removeprefix("torch.")
+            dtype = str(identity.layout.decoded.dtype).removeprefix("torch.")
         return LanguageModel.load(asked.model or stored, device=asked.device, dtype=dtype)
 
 
@@ -125,10 +125,11 @@ def _create(asked: Asked) -> Opened:
     model = ModelRef(asked, None)
     config = asked.config or MemoryConfig()
     model.get().check(config)
+    layout = model.get().layout_for(config.kv_dtype)
     store = asked.home.create(
         asked.agent_id,
-        fingerprint=model.get().fingerprint,
-        layout=model.get().layout,
+        fingerprint=model.get().fingerprint_as(config.kv_dtype),
+        layout=layout,
         model=model.get().name,
         facts={"chunk_tokens": config.chunk_tokens},
         wait=asked.wait,
@@ -159,17 +160,24 @@ def _require_state(asked: Asked, store: Store) -> None:
 
 
 def _settle_config(asked: Asked, store: Store, model: ModelRef) -> MemoryConfig:
-    """The given configuration, else the stored one; chunk_tokens stays what it was at creation."""
+    """The given configuration, else the stored one; chunk_tokens and kv_dtype stay what they were at creation."""
     noted = store.noted(CONFIG_NOTE) or {}
     if not isinstance(noted, dict):
         raise DamagedError(asked.agent_id, "agent.db", f"note {CONFIG_NOTE!r}", "it is not a set of options")
-    stored = MemoryConfig(**noted)
+    kept = store.identity.layout.kv_dtype
+    stored = MemoryConfig(**{**noted, "kv_dtype": kept})
     config = asked.config or stored
     fixed = store.identity.facts["chunk_tokens"]
     if config.chunk_tokens != fixed:
         raise ConfigError(
             f"chunk_tokens={config.chunk_tokens}: agent {asked.agent_id!r} was made with chunk_tokens={fixed}, "
             "which is fixed at creation because K/V depend on it. Leave it at that."
+        )
+    if config.kv_dtype != kept:
+        raise ConfigError(
+            f"kv_dtype={config.kv_dtype!r}: agent {asked.agent_id!r} was made with kv_dtype={kept!r}, which is fixed "
+            "at creation because all its keys and values are kept so. Leave it at that, or let reencode() with that "
+            "config make a new agent of its text."
         )
     if not asked.read_only:
         model.get().check(config)

@@ -113,7 +113,7 @@ def _opened(
             draft = workshop.open(new_id)
             turns = draft.turns()
             same = (
-                draft.identity.fingerprint == dict(model.fingerprint)
+                draft.identity.fingerprint == dict(model.fingerprint_as(config.kv_dtype))
                 and (draft.noted(SOURCE_NOTE), draft.noted(CONFIG_NOTE)) == (uuid, config.model_dump())
                 and len(turns) <= len(steps)
                 and all(step.made(turn) for step, turn in zip(steps, turns, strict=False))
@@ -122,10 +122,11 @@ def _opened(
                 return draft
             draft.close()
         home.clear_workshop(agent_id)
+    layout = model.layout_for(config.kv_dtype)
     draft = home.workshop(agent_id).create(
         new_id,
-        fingerprint=model.fingerprint,
-        layout=model.layout,
+        fingerprint=model.fingerprint_as(config.kv_dtype),
+        layout=layout,
         model=model.name,
         facts={**store.identity.facts, "chunk_tokens": config.chunk_tokens},
     )

@@ -54,6 +54,11 @@ def fingerprint(
     }
 
 
+def stored_as(fields: Mapping[str, str], form: str) -> dict[str, str]:
+    """The fingerprint of a memory whose K/V are not kept as the model makes them, but rounded to ``form``."""
+    return {**fields, "kv_dtype": f"{fields['kv_dtype']} as {form}"}
+
+
 def state_dict_digest(model: PreTrainedModel) -> str:
     """SHA-256 over names and bytes of all weights: for models that did not come from a file."""
     digest = hashlib.sha256()

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentmem.config import MemoryConfig
 from agentmem.engine.binding import Binding, bind
 from agentmem.engine.device_cache import DeviceCache
-from agentmem.engine.fingerprint import fingerprint, state_dict_digest
+from agentmem.engine.fingerprint import fingerprint, state_dict_digest, stored_as
+from agentmem.engine.key_channels import MeasuredKeys
 from agentmem.engine.lean import make_lean
 from agentmem.engine.loading import load, resolve
 from agentmem.engine.progress import SILENT
@@ -29,6 +30,7 @@ from agentmem.engine.template import ChatTemplate
 from agentmem.engine.weight_forms import digest_of, hold_weights
 from agentmem.errors import ConfigError
 from agentmem.memory.buffers import Workspace, WorkspaceSize
+from agentmem.memory.int8_log import readable
 from agentmem.memory.placements import POSITION_RULES
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import make_selector
@@ -73,6 +75,7 @@ class LanguageModel:
             rope_facts=self.binding.rope_facts,
             dtype=model.dtype,
         )
+        self._keys = MeasuredKeys(self.binding, tokenizer)
         self._steps = Steps(self.binding)
         self._workspaces: list[Workspace] = []
         self._lock = threading.Lock()
@@ -131,6 +134,17 @@ class LanguageModel:
             )
         self._layers(config)
 
+    def layout_for(self, kv_dtype: str) -> KVLayout:
+        """What a new agent's K/V are kept in: this model's layout, or the same in int8, for which keys are measured once.
+
+        Raises ClosedError: the model was unbound.
+        """
+        return self.layout if kv_dtype == "model" else self.layout.in_int8(self._keys.channels())
+
+    def fingerprint_as(self, kv_dtype: str) -> Mapping[str, str]:
+        """The fingerprint of agents of this model whose K/V are kept so."""
+        return self.fingerprint if kv_dtype == "model" else stored_as(self.fingerprint, kv_dtype)
+
     def batch_steps(self, rule: BatchRule) -> None:
         """Say when agents on this model that decode at the same time share passes; for all of them, from now on.
 
@@ -163,6 +177,7 @@ class LanguageModel:
         workspace = self._lease(_workspace_size(config), layers)
         try:
             selector = make_selector(config.selector)
+            log = readable(log, workspace.rows)
             memory = WorkingMemory(layers, log, digests, config, selector, workspace, witness, hidden, share)
             session = Session(self.binding, memory, config.chunk_tokens, self.device, self._steps)
             try:

@@ -170,6 +170,8 @@ class Workspace:
         self.specs = specs
         self.device = device
         self.rooms = Rooms(device)
+        self.rows = Rooms(torch.device("cpu"))
+        """For a log whose rows are not what the model made; of a size that does not depend on the history."""
         self.layers = [LayerBuffer(spec, size.capacity(spec), dtype, device) for spec in specs]
         self.pairs = {
             spec.index: PairBuffer(spec, size.pairs, dtype, device)

@@ -8,11 +8,24 @@ the layout's dtype. ``layer`` counts the model's attention layers from 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from agentmem.errors import ShapeError
+from agentmem_kernels.int8_rows import SCALE_BYTES
+
+
+@dataclass(frozen=True)
+class Int8Codec:
+    """What rows of one byte an element must be read with; see :mod:`agentmem.memory.int8_log`."""
+
+    dtype: torch.dtype
+    """What they are read as: the model's."""
+    channels: bytes = field(repr=False)
+    """Of every key channel its offset, then of every one its factor, (layers, Hkv, D) flat in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +34,33 @@ class KVLayout:
 
     layers: tuple[tuple[int, int], ...]
     dtype: torch.dtype
+    codec: Int8Codec | None = None
+    """None: elements are what the model made. Else a row is D codes and, behind them, their scale."""
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of raw K and V that one token takes, over all layers."""
         return sum(2 * heads * dim for heads, dim in self.layers) * self.dtype.itemsize
+
+    @property
+    def decoded(self) -> KVLayout:
+        """What the model sees of it, and what digests are kept in."""
+        if self.codec is None:
+            return self
+        return KVLayout(tuple((heads, dim - SCALE_BYTES) for heads, dim in self.layers), self.codec.dtype)
+
+    @property
+    def kv_dtype(self) -> str:
+        """ "model" or "int8", as options have it."""
+        return "model" if self.codec is None else "int8"
+
+    def in_int8(self, channels: bytes) -> KVLayout:
+        """The same K/V in rows of one byte an element. Raises ShapeError when the channels are not its keys'."""
+        wanted = 4 * sum(heads * dim for heads, dim in self.layers)
+        if len(channels) != wanted:
+            raise ShapeError(f"key channels: expected {wanted} bytes, got {len(channels)}")
+        layers = tuple((heads, dim + SCALE_BYTES) for heads, dim in self.layers)
+        return KVLayout(layers, torch.int8, Int8Codec(self.dtype, channels))
 
 
 class TokenLog(Protocol):
@@ -134,7 +169,7 @@ class DigestLog(Protocol):
         ...
 
     def append(self, digests: Sequence[Tensor]) -> None:
-        """Add n blocks after the last: per layer (Hkv, n, D) in the layout's dtype."""
+        """Add n blocks after the last: per layer (Hkv, n, D) of the decoded layout, in its dtype."""
         ...
 
     def truncate(self, count: int) -> None:

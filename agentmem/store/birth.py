@@ -19,6 +19,7 @@ from agentmem.store.base import AgentIdentity
 from agentmem.store.failures import typed
 from agentmem.store.files import make_folder, opened, sync_file, sync_folder
 from agentmem.store.index import Index, encode_json
+from agentmem.store.layout_text import layout_columns
 from agentmem.store.lock import WriterLock
 from agentmem.store.schema import create_database
 from agentmem.store.slot_rows import SlotRows
@@ -87,8 +88,7 @@ def write_new(folder: Path, identity: AgentIdentity, segment_tokens: int, digest
                 identity.uuid,
                 identity.created_at,
                 encode_json(dict(identity.fingerprint)),
-                encode_json(identity.layout.layers),
-                str(identity.layout.dtype),
+                *layout_columns(identity.layout),
                 identity.model,
                 encode_json(dict(identity.facts)),
                 segment_tokens,
@@ -129,7 +129,7 @@ def write_fork(
                 segments.copy(number, target, slots.used(number))
         segments.close()
         for sums in slots.digests().files.values():
-            vault.copy_digests(source / "digests", folder / "digests", layout, blocks, sums)
+            vault.copy_digests(source / "digests", folder / "digests", layout.decoded, blocks, sums)
     finally:
         db.close()
 

@@ -75,7 +75,7 @@ class DiskStore:
             state_rows = RuleStateRows(self._index)
             self._states = BranchRuleStates(state_rows, lambda: self._at.branch)
             self._disk_digests = vault.digests(
-                folder / "digests", layout, blocks, agent_id, self._slots.digests(), self._states
+                folder / "digests", layout.decoded, blocks, agent_id, self._slots.digests(), self._states
             )
             self._parts = StoreParts(
                 folder,
@@ -101,7 +101,7 @@ class DiskStore:
         # without the right to write, digests that are missing are made in memory
         self._digests: DigestLog = self._disk_digests
         if lock is None:
-            self._digests = VolatileDigestLog(layout, self._disk_digests)
+            self._digests = VolatileDigestLog(layout.decoded, self._disk_digests)
 
     @property
     def identity(self) -> AgentIdentity:

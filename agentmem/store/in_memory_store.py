@@ -53,7 +53,7 @@ class InMemoryStore:
         self._turn_open = False
         self._log = InMemoryTokenLog(agent.identity.layout)
         self._states = PathRuleStates(lambda: self._path)
-        self._digests = VolatileDigestLog(agent.identity.layout, states=self._states)
+        self._digests = VolatileDigestLog(agent.identity.layout.decoded, states=self._states)
         self._marked_digests: tuple[str | None, list[Tensor]] = (None, [])
         self._path: list[KeptTurn] = []
         grip = Grip(

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from sqlite_utils import Database
 
 from agentmem.errors import (
@@ -22,13 +21,14 @@ from agentmem.errors import (
     DamagedError,
     InputError,
     ReadOnlyError,
+    ShapeError,
     StaleWriterError,
     StoreError,
 )
-from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, Json
 from agentmem.store.connection import file_flaws_of, seals_of
 from agentmem.store.failures import elsewhere, of_sqlite
+from agentmem.store.layout_text import layout_of
 from agentmem.store.mark import CommitMark
 
 _OFF: Final = 0
@@ -38,7 +38,6 @@ _READER_MILLISECONDS = 200
 """How long a reader may keep the log from being emptied before that is left for later."""
 _LONG: Final = ("turns", "tokens", "words", "pages", "rule_states")
 """Tables that grow with the history by more than a few bytes a turn: counted when first walked over."""
-_DTYPES = {str(dtype): dtype for dtype in (torch.bfloat16, torch.float16, torch.float32)}
 
 
 def encode_json(value: Json) -> str:
@@ -207,9 +206,9 @@ class Index:
             "SELECT agent_id, uuid, created_at, fingerprint, layers, dtype, model, facts FROM sealed_identity"
         )
         try:
-            layout = KVLayout(tuple((heads, dim) for heads, dim in json.loads(layers)), _DTYPES[dtype])
+            layout = layout_of(layers, dtype)
             known = json.loads(fingerprint), json.loads(facts)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, ShapeError) as error:
             raise self.damage("table identity", f"it says what it cannot say ({error!r})") from error
         return AgentIdentity(agent_id, uuid, created_at, known[0], layout, model, known[1])
 

@@ -218,7 +218,7 @@ class Mender:
         for number, encode in enumerate(ways):
             log = self._log_before(branch)
             try:
-                encode(ids, log, VolatileDigestLog(self._layout, states=states))
+                encode(ids, log, VolatileDigestLog(self._layout.decoded, states=states))
                 if number + 1 == len(ways) or agrees(self._damage, pieces, log):
                     if states.kept is not None and turn.id in self._bad_states:
                         self._made_states[turn.id] = states.kept

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from agentmem.config import MemoryConfig
 from agentmem.errors import DamagedError
 from agentmem.memory.source import KVLayout
 from agentmem.store.extents import Extent
 from agentmem.store.failures import typed
 from agentmem.store.files import make_folder
+from agentmem.store.layout_text import layout_of
 from agentmem.store.mark import CommitMark
 from agentmem.store.mended import SalvageReport
 from agentmem.store.salvage_tree import Row, gaps, lost_turns, rooted, stand_in
@@ -175,6 +174,10 @@ class _Salvage:
         return self._saved[table].rows
 
     @property
+    def _layout(self) -> KVLayout:
+        return layout_of(self._identity["layers"], self._identity["dtype"])
+
+    @property
     def _segments(self) -> set[int]:
         return {row["id"] for row in self._rows("segments").values()}
 
@@ -200,7 +203,7 @@ class _Salvage:
 
     def _placed(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Extents that cover every turn, checksums of pages, and tokens set aside since their place is lost."""
-        layout, capacity = _layout(self._identity), int(self._identity["segment_tokens"])
+        layout, capacity = self._layout, int(self._identity["segment_tokens"])
         pages = [row for row in self._rows("pages").values() if row["segment"] in self._segments]
         aside = list(self._rows("set_aside").values())
         extents: list[Row] = []
@@ -282,7 +285,7 @@ class _Salvage:
                 for row in extents
                 if row["turn"] in gone
             ]
-        spec = segment_spec(_layout(self._identity), int(self._identity["segment_tokens"]))
+        spec = segment_spec(self._layout, int(self._identity["segment_tokens"]))
         usable = {
             number
             for number in {row["segment"] for row in rows}
@@ -314,11 +317,6 @@ def _columns_of(conn: sqlite3.Connection) -> dict[str, list[str]]:
         if name not in _NEVER and not name.startswith("turn_words") and column not in ("row_sum", "link"):
             found.setdefault(name, []).append(column)
     return found
-
-
-def _layout(identity: Row) -> KVLayout:
-    layers = tuple((heads, dim) for heads, dim in json.loads(identity["layers"]))
-    return KVLayout(layers, getattr(torch, identity["dtype"].removeprefix("torch.")))
 
 
 def _extent_row(turn: int, one: Extent) -> Row:

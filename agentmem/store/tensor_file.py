@@ -32,12 +32,12 @@ from agentmem.errors import ConfigError, DamagedError
 from agentmem.store.files import opened, punch, read_all, write_all
 
 RawArray = NDArray[Any]
-"""An integer array of a float's width: the bytes of a tensor, whatever its float type."""
+"""An integer array of an element's width: the bytes of a tensor, whatever its type."""
 
 _ALIGNMENT = 4096  # rows start on a page of the operating system
 _COPY_BYTES = 1 << 20
-_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
-_RAW_DTYPES = {2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
+_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.int8: "I8"}
+_RAW_DTYPES = {1: (torch.int8, np.int8), 2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
 
 
 def raw_array(tensor: Tensor) -> RawArray:

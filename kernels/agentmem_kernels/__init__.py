@@ -1,13 +1,15 @@
 """Attention, and what brings blocks of a long memory before it. Depends on torch, and on Triton where it is there.
 
 :func:`attend` attends to keys that already carry their positions; :func:`rotate_into` and :func:`enter` give them;
-:func:`block_masses`, :func:`best_blocks` and :func:`best_and_neighbours` score and choose blocks. :mod:`agentmem_kernels.reference` is the
+:func:`block_masses`, :func:`best_blocks` and :func:`best_and_neighbours` score and choose blocks; :func:`round_rows` and
+:func:`widen_rows` hold keys and values in one byte an element. :mod:`agentmem_kernels.reference` is the
 specification they are tested against. All take plain tensors and know neither caches nor models nor agentmem.
 Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 """
 
 from agentmem_kernels.backends import Backend, BackendError, accelerated
 from agentmem_kernels.fast import attend
+from agentmem_kernels.int8_rows import Channels, round_rows, widen_rows
 from agentmem_kernels.masses import block_masses
 from agentmem_kernels.neighbours import best_and_neighbours
 from agentmem_kernels.placing import Kept, enter, rotate_into
@@ -17,6 +19,7 @@ from agentmem_kernels.rotation import Rotation
 __all__ = [
     "Backend",
     "BackendError",
+    "Channels",
     "Kept",
     "Rotation",
     "accelerated",
@@ -26,5 +29,7 @@ __all__ = [
     "block_masses",
     "enter",
     "rotate_into",
+    "round_rows",
     "sort_keys",
+    "widen_rows",
 ]

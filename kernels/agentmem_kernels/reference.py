@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agentmem_kernels._shapes import check
+from agentmem_kernels.int8_rows import LARGEST, LEAST_SCALE, SCALE_BYTES, Channels
 from agentmem_kernels.rotation import Rotation
 
 
@@ -135,3 +136,26 @@ def best_and_neighbours(
         order = [*chosen, *claimed, *(n for n in ranked[num_sure:] if n not in claims)]
         rows.append(sorted(order[:num_best]))
     return torch.tensor(rows, dtype=torch.int64, device=ids.device).view(len(rows), num_best)
+
+
+def rounded(x: Tensor, channels: Channels | None = None) -> Tensor:
+    """See :func:`agentmem_kernels.int8_rows.round_rows`: x (H, S, D) as rows (H, S, D + 2) int8, one by one."""
+    alike = x.float() if channels is None else (x.float() - channels.offset) / channels.factor
+    rows = torch.empty(*x.shape[:2], x.shape[2] + SCALE_BYTES, dtype=torch.int8)
+    for head in range(x.shape[0]):
+        for token in range(x.shape[1]):
+            row = alike[head, token]
+            scale = (row.abs().max() / LARGEST).clamp(min=LEAST_SCALE).to(torch.bfloat16)
+            codes = (row / scale.float()).round().clamp(-LARGEST, LARGEST).to(torch.int8)
+            rows[head, token] = torch.cat([codes, scale.view(1).view(torch.int8)])
+    return rows
+
+
+def widened(rows: Tensor, dtype: torch.dtype, channels: Channels | None = None) -> Tensor:
+    """See :func:`agentmem_kernels.int8_rows.widen_rows`: every step in fp32, the sum rounded to ``dtype``."""
+    D = rows.shape[2] - SCALE_BYTES
+    scale = rows[..., D:].clone(memory_format=torch.contiguous_format).view(torch.bfloat16).float()
+    x = rows[..., :D].float() * scale
+    if channels is not None:
+        x = (channels.offset + x * channels.factor) * (scale != 0)
+    return x.to(dtype)

@@ -25,6 +25,7 @@ CASES = {
     "question-float32": ("float32", SMALL.changed(selector="two-stage-question")),
     "infllm-float32": ("float32", INFLLM),
     "streaming-bfloat16": ("bfloat16", mode("streaming", SMALL)),
+    "int8-bfloat16": ("bfloat16", SMALL.changed(kv_dtype="int8")),
 }
 
 

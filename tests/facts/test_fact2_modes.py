@@ -29,6 +29,8 @@ CONFIGS: dict[str, MemoryConfig] = {
     "infllm, held": SMALL.changed(selector="infllm", positions="infllm"),
     "infllm's rule, ordered": SMALL.changed(selector="infllm"),
     "the default rule, one distance": SMALL.changed(positions="infllm"),
+    "int8": SMALL.changed(kv_dtype="int8"),
+    "infllm in int8": _SLOW.changed(selector="infllm", positions="infllm", kv_dtype="int8"),
 }
 """Every mode, InfLLM's with blocks small enough to recall, and its two halves alone."""
 Homes = Callable[[], Home]

@@ -23,7 +23,11 @@ class SessionAgent:
             home.open(agent_id)
             if home.exists(agent_id)
             else home.create(
-                agent_id, fingerprint=model.fingerprint, layout=model.layout, model=model.name, facts={}
+                agent_id,
+                fingerprint=model.fingerprint,
+                layout=model.layout_for(config.kv_dtype),
+                model=model.name,
+                facts={},
             )
         )
 

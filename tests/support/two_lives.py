@@ -33,6 +33,8 @@ LIVES: dict[str, tuple[str, MemoryConfig]] = {
     "infllm-float32": ("float32", _INFLLM),
     "infllm-bfloat16": ("bfloat16", _INFLLM),
     "streaming-bfloat16": ("bfloat16", mode("streaming", SMALL)),
+    "int8-bfloat16": ("bfloat16", SMALL.changed(kv_dtype="int8")),
+    "int8-dense-float32": ("float32", SMALL.changed(kv_dtype="int8", dense_tokens=900)),
 }
 """Agents by name: dtype and options."""
 STORY = "The quick brown fox jumps over the lazy dog. How far is it? About 12 km, and back again. " * 4
