@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentmem.errors import StoreError
+from agentmem.errors import DamagedError
 from agentmem.store.base import Finding, VerifyReport
 from agentmem.store.digest_log import DiskDigestLog
+from agentmem.store.failures import typed
 from agentmem.store.index import Index
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.parts import StoreParts
@@ -20,22 +21,33 @@ from agentmem.store.tensor_file import flaw_of
 
 
 def verify(parts: StoreParts, *, deep: bool) -> VerifyReport:
-    """Check one agent. Deep reads every committed byte of K/V."""
-    index, slots, segments, digests = parts.index, parts.slots, parts.segments, parts.digests
+    """Check one agent. Deep reads every committed byte of K/V.
+
+    Raises:
+        StoreError: the system would not let it be read, which says nothing of what is stored.
+    """
     findings: list[Finding] = []
     pages = checked = 0
     try:
-        findings += _index_findings(index, slots, segments.capacity, deep=deep)
-        findings += _trail_findings(parts)
-        numbers = slots.segments()
-        for number in numbers:
-            found, bad = _segment_findings(segments, slots, number, deep=deep)
-            pages, checked, findings = pages + found[0], checked + found[1], findings + bad
-        findings += _digest_findings(slots, digests, deep=deep)
-        findings += _set_aside_findings(segments, slots)
-    except StoreError as error:  # the index itself cannot be read on
+        with typed(parts.agent_id, "verifying"):
+            for found_pages, found_bytes in _found(parts, findings, deep=deep):
+                pages, checked = pages + found_pages, checked + found_bytes
+    except DamagedError as error:  # the index itself cannot be read on
         findings.append(Finding("agent.db", "the index", str(error)))
     return VerifyReport(deep, pages, checked, findings)
+
+
+def _found(parts: StoreParts, findings: list[Finding], *, deep: bool) -> Iterator[tuple[int, int]]:
+    """Add what is wrong to ``findings``; yields the (pages, bytes) that were checked of each segment."""
+    index, slots, segments, digests = parts.index, parts.slots, parts.segments, parts.digests
+    findings += _index_findings(index, slots, segments.capacity, deep=deep)
+    findings += _trail_findings(parts)
+    for number in slots.segments():
+        checked, bad = _segment_findings(segments, slots, number, deep=deep)
+        findings += bad
+        yield checked
+    findings += _digest_findings(slots, digests, deep=deep)
+    findings += _set_aside_findings(segments, slots)
 
 
 def _index_findings(index: Index, slots: SlotRows, capacity: int, *, deep: bool) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from agentmem.memory.source import KVLayout
 from agentmem.store.cipher import TAG_BYTES
 from agentmem.store.digest_log import DigestSums
+from agentmem.store.failures import is_lost
 from agentmem.store.files import opened, read_all
 from agentmem.store.keys import DataKey
 from agentmem.store.tensor_file import raw_array
@@ -59,7 +60,10 @@ class DigestCipher:
         return DigestSums(number, filled, b"".join(tags)), b"".join(content)
 
     def decrypt(self, sums: DigestSums, kind: str | None, layers: range | None = None) -> list[Tensor] | None:
-        """Some layers' digests (Hkv, n, D), or all; None when the file is not what was written."""
+        """Some layers' digests (Hkv, n, D), or all; None when the file is not what was written.
+
+        Raises OSError: the system would not open it.
+        """
         wanted = range(len(self._rows)) if layers is None else layers
         starts = [_NONCE, *(_NONCE + end * sums.filled for end in accumulate(self._rows))]
         if len(sums.sums) != TAG_BYTES * len(self._rows):
@@ -69,7 +73,9 @@ class DigestCipher:
                 size = os.fstat(fd).st_size
                 nonce = read_all(fd, _NONCE, 0)
                 data = read_all(fd, starts[wanted.stop] - starts[wanted.start], starts[wanted.start])
-        except OSError:
+        except OSError as error:
+            if not is_lost(error):
+                raise
             return None
         if size != starts[-1] or len(data) != starts[wanted.stop] - starts[wanted.start]:
             return None

@@ -21,6 +21,7 @@ from agentmem.errors import DamagedError, StoreError
 from agentmem.memory.source import KVLayout, RuleStates
 from agentmem.store.digest_cipher import DigestCipher, encrypted_digest_path
 from agentmem.store.digest_log import DigestState, DigestSums, DiskDigestLog
+from agentmem.store.failures import typed
 from agentmem.store.files import opened, write_all
 from agentmem.store.keys import DataKey
 
@@ -126,7 +127,8 @@ class EncryptedDigestLog(DiskDigestLog):
 
     def flaw(self, stored: DigestSums, *, deep: bool) -> tuple[str, str, str] | None:
         """(file, where, what) is wrong with a digest file; None when it can be used."""
-        fits = self._cipher.decrypt(stored, self._kind) is not None
+        with typed(self._agent_id, "reading block digests"):
+            fits = self._cipher.decrypt(stored, self._kind) is not None
         label = f"{self._folder.name}/{encrypted_digest_path(self._folder, stored).name}"
         return None if fits else (label, f"blocks 0 to {stored.filled}", "it is not what was written")
 
@@ -143,7 +145,8 @@ class EncryptedDigestLog(DiskDigestLog):
         count = number = 0
         while count < self._stored.count:
             stored = self._stored.files.get(number)
-            tensors = None if stored is None else self._cipher.decrypt(stored, self._kind)
+            with typed(self._agent_id, "reading block digests"):
+                tensors = None if stored is None else self._cipher.decrypt(stored, self._kind)
             if stored is None or tensors is None:
                 break
             if number < self._held:
@@ -200,9 +203,10 @@ class EncryptedDigestLog(DiskDigestLog):
         return found
 
     def _decrypted(self, number: int, layers: range) -> list[Tensor]:
-        """Layers of a stored file. Raises DamagedError: it was changed since it was opened."""
+        """Layers of a stored file. Raises DamagedError: it was changed since it was opened; StoreError."""
         stored = self._known[number]
-        tensors = self._cipher.decrypt(stored, self._kind, layers)
+        with typed(self._agent_id, "reading block digests"):
+            tensors = self._cipher.decrypt(stored, self._kind, layers)
         if tensors is None:
             label = f"{self._folder.name}/{encrypted_digest_path(self._folder, stored).name}"
             detail = "it was changed since the agent was opened"

@@ -24,6 +24,7 @@ from typing import Any
 from agentmem.errors import DamagedError
 from agentmem.store.cipher import NONCE_BYTES, TAG_BYTES, Cipher
 from agentmem.store.connection import IndexConnection
+from agentmem.store.failures import typed, unreadable
 from agentmem.store.files import opened, read_all, sync_file, sync_folder, write_all
 from agentmem.store.keys import DataKey
 from agentmem.store.seals import Seals
@@ -131,7 +132,8 @@ class EncryptedConnection(IndexConnection):
         self._end, self._seen = at, (found.st_ino, found.st_size)
         if not self.read_only:
             self._let_go()
-            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with typed(self.agent_id, "opening the index"):
+                self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     @property
     def standing(self) -> tuple[bytes, int, bytes]:
@@ -158,7 +160,7 @@ class EncryptedConnection(IndexConnection):
 
     def _follow(self) -> None:
         """Take up what another writer committed meanwhile."""
-        with suppress(FileNotFoundError):
+        with typed(self.agent_id, "reading the index"), suppress(FileNotFoundError):
             found = self.path.stat()
             if (found.st_ino, found.st_size) != self._seen:
                 self.load()
@@ -169,7 +171,7 @@ class EncryptedConnection(IndexConnection):
                 found = os.fstat(fd)
                 return read_all(fd, found.st_size, 0), found
         except OSError as error:
-            raise self._damaged("the whole file", f"it cannot be read ({error.strerror})") from error
+            raise unreadable(self.agent_id, self.path.name, "the whole file", "read", error) from error
 
     def _opened(self, data: bytes, at: int, size: int) -> bytes:
         assert self.cipher is not None

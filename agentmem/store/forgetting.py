@@ -16,6 +16,7 @@ from contextlib import suppress
 from agentmem.errors import StoreError
 from agentmem.store.collecting import remove_orphans
 from agentmem.store.extents import merged
+from agentmem.store.failures import typed
 from agentmem.store.files import sync_file
 from agentmem.store.pages import PageSums, page_range
 from agentmem.store.parts import Standing, StoreParts
@@ -48,7 +49,8 @@ class Eraser:
         ids = [turn.id for turn in turns]
         tokens = sum(turn.stop - turn.start for turn in turns)
         ranges = parts.slots.ranges(ids)
-        pages, aside = scrubbed_sums(parts.segments, ranges), self._set_aside(ids)
+        with typed(parts.agent_id, "forgetting"):
+            pages, aside = scrubbed_sums(parts.segments, ranges), self._set_aside(ids)
         for turn_id in ids:
             if turn_id in at.branch:
                 parts.digests.truncate(parts.digests_kept(at.branch.parent_of(turn_id)))

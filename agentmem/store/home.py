@@ -26,7 +26,7 @@ from agentmem.memory.source import KVLayout
 from agentmem.store.base import AgentIdentity, AgentInfo, Json
 from agentmem.store.birth import new_folder, remove, write_fork, write_new
 from agentmem.store.disk import DiskStore
-from agentmem.store.failures import typed
+from agentmem.store.failures import remedy_for, says_nothing, typed
 from agentmem.store.files import FOLDER_MODE, folder_bytes, make_folder
 from agentmem.store.index import Index
 from agentmem.store.keys import MemoryKey
@@ -100,7 +100,9 @@ class DiskHome:
 
     def exists(self, agent_id: str) -> bool:
         """Whether there is such an agent."""
-        return (self._folder(checked_id(agent_id)) / "agent.db").exists()
+        name = checked_id(agent_id)
+        with typed(name, "looking for the agent"):
+            return (self._folder(name) / "agent.db").exists()
 
     def create(
         self,
@@ -210,9 +212,15 @@ class DiskHome:
             clear(self._workshop(checked_id(agent_id)))
 
     def list(self) -> list[AgentInfo]:
-        """Every agent, most recently used first; one whose index is damaged comes last, by its folder's name."""
+        """Every agent, most recently used first; one whose index is damaged comes last, by its folder's name.
+
+        Raises StoreError: the system would not let them be read, such as for too many open files.
+        """
         agents = self.home / "agents"
-        folders = sorted(agents.iterdir()) if agents.is_dir() else []
+        try:
+            folders = sorted(agents.iterdir()) if agents.is_dir() else []
+        except OSError as error:
+            raise StoreError(f"{agents} cannot be listed ({error.strerror}). {remedy_for(error)}.") from error
         rows = [_info(folder, self._key) for folder in folders if not folder.name.startswith(".")]
         return sorted(rows, key=lambda info: _seconds(info.last_used or info.created_at), reverse=True)
 
@@ -270,8 +278,12 @@ def _info(folder: Path, key: MemoryKey | None) -> AgentInfo:
             )
         finally:
             db.close()
-    except StoreError:
+    except DamagedError:
         return AgentInfo(f"(damaged: {folder.name})", 0, 0, size, "", None, "")
+    except StoreError as error:
+        if says_nothing(error):
+            raise
+        return AgentInfo(f"(unreadable: {folder.name})", 0, 0, size, "", None, "")
     turns, tokens, last_used = rows[0] if rows else (0, 0, None)
     return AgentInfo(identity.agent_id, turns, tokens, size, identity.created_at, last_used, identity.model)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from agentmem.errors import DamagedError, InputError, KeyNeededError, WrongKeyError
 from agentmem.store.cipher import KEY_BYTES, NONCE_BYTES, Cipher, derived, stretched
+from agentmem.store.failures import unreadable
 from agentmem.store.files import opened, read_all, sync_file, sync_folder, write_all
 
 KEY_FILE = "key"
@@ -145,9 +146,7 @@ def unlock(folder: Path, agent_id: str, uuid: str, key: MemoryKey | None) -> Dat
         with opened(folder / KEY_FILE, os.O_RDONLY) as fd:
             data_key = unwrapped(json.loads(read_all(fd, _LONGEST, 0)), uuid, key)
     except OSError as error:
-        raise DamagedError(
-            agent_id, KEY_FILE, "the whole file", f"it cannot be read ({error.strerror})"
-        ) from error
+        raise unreadable(agent_id, KEY_FILE, "the whole file", "read", error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(
             agent_id, KEY_FILE, "the whole file", f"it holds no wrapped key ({error!r})"

@@ -12,7 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from agentmem.errors import AgentBusyError, AgentNotFoundError, StoreError
+from agentmem.errors import AgentBusyError, AgentNotFoundError
+from agentmem.store.failures import of_disk
 from agentmem.store.files import FILE_MODE, read_all, write_all
 
 _POLL_SECONDS = 0.02
@@ -93,7 +94,7 @@ def _acquire(path: Path, agent_id: str, wait: float) -> int:
         except FileNotFoundError:
             raise AgentNotFoundError(f"there is no agent {agent_id!r} (any more)") from None
         except OSError as error:
-            raise StoreError(f"agent {agent_id!r}: {path} cannot be opened ({error.strerror})") from error
+            raise of_disk(agent_id, "taking the lock", error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file(fd, path):

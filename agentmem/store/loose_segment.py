@@ -5,7 +5,6 @@ Reads with plain reads, never through a map. Knows rows, pages and checksums; no
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -13,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from agentmem.store.failures import is_lost
 from agentmem.store.files import read_all
 from agentmem.store.pages import PAGE_SLOTS, PageSums
 from agentmem.store.tensor_file import TensorFileSpec, flaw_in
 
 _SUM = np.dtype("<u8")
-
-
-_LOST = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EIO}
-"""What opening a file says of the file itself; all else, such as too many open files, is no damage."""
 
 
 class LooseSegment:
@@ -50,7 +46,9 @@ class LooseSegment:
         size = self.spec.shapes[tensor][1] * self.spec.dtype.itemsize
         try:
             return read_all(self._fd, (stop - slot) * size, self.spec.offset(tensor, head, slot))
-        except OSError:
+        except OSError as error:
+            if not is_lost(error):
+                raise
             return b""
 
     def all_rows(self, tensor: int, slot: int, stop: int) -> NDArray[np.uint8]:
@@ -85,7 +83,7 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno not in _LOST:
+        if not is_lost(error):
             raise
         return -1
 
@@ -93,5 +91,7 @@ def _opened(path: Path) -> int:
 def _flawed(fd: int, spec: TensorFileSpec) -> bool:
     try:
         return flaw_in(fd, spec) is not None
-    except OSError:
+    except OSError as error:
+        if not is_lost(error):
+            raise
         return True

@@ -16,6 +16,7 @@ from pathlib import Path
 from xxhash import xxh3_64_digest
 
 from agentmem.errors import DamagedError
+from agentmem.store.failures import is_lost, of_disk
 from agentmem.store.files import opened, read_all, write_all
 
 _NUMBER = struct.Struct("<Q")
@@ -34,11 +35,16 @@ class CommitMark:
         self._agent_id = agent_id
 
     def read(self) -> int:
-        """The number of the last commit that was acknowledged, as far as is known."""
+        """The number of the last commit that was acknowledged, as far as is known.
+
+        Raises StoreError: the system would not open it, so that what was lost would go unnoticed.
+        """
         try:
             with opened(self.path, os.O_RDONLY) as fd:
                 data = read_all(fd, 64, 0)
-        except OSError:
+        except OSError as error:
+            if not is_lost(error):
+                raise of_disk(self._agent_id, "reading the commit mark", error) from error
             return 0
         number, check = data[: _NUMBER.size], data[_NUMBER.size :]
         return int(_NUMBER.unpack(number)[0]) if check == _check(number) else 0

@@ -17,6 +17,8 @@ from agentmem.store.seals import LINK, ROW_SUM, row_sum
 
 _FAILURES = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 """What Python's sqlite3 raises for bytes that make no sense; the second in the middle of its own message."""
+_OF_THE_SYSTEM = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+"""Failures of SQLite that are no row's fault: the salvage ends with them, or it would take sound rows for lost."""
 _HEADER = 100
 MOST_PROBES = 1 << 20
 """Rows asked for one by one between two that could be read."""
@@ -39,6 +41,7 @@ def mend_header(path: Path, sound: Path) -> None:
         try:
             conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except _FAILURES as error:
+            _pass_on(error)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_NOTADB:
                 return
         else:
@@ -62,7 +65,8 @@ def _saved(conn: sqlite3.Connection, name: str, wanted: Sequence[str]) -> SavedT
     table = SavedTable(name)
     try:
         there = [row[1] for row in conn.execute(f"PRAGMA table_info({name})")]
-    except _FAILURES:
+    except _FAILURES as error:
+        _pass_on(error)
         there = []
     columns = [column for column in there if column in wanted or column in (ROW_SUM, LINK)]
     if not columns:
@@ -94,7 +98,8 @@ def _scan(
                 table.rows[number] = row
             else:
                 table.damaged.add(number)
-    except _FAILURES:
+    except _FAILURES as error:
+        _pass_on(error)
         return last, False
     return last, True
 
@@ -119,5 +124,13 @@ def _highest(conn: sqlite3.Connection, name: str) -> int | None:
     try:
         rows = conn.execute(f"SELECT max(rowid) FROM main.{name}").fetchone()  # noqa: S608
         return None if rows is None or rows[0] is None else int(rows[0]) + 1
-    except _FAILURES:
+    except _FAILURES as error:
+        _pass_on(error)
         return None
+
+
+def _pass_on(error: Exception) -> None:
+    """Raise what says nothing of the file. A page that ends too soon is the file's."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF in _OF_THE_SYSTEM and code != sqlite3.SQLITE_IOERR_SHORT_READ:
+        raise error

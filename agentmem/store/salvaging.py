@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agentmem.errors import DamagedError, StoreError
 from agentmem.store.disk import DiskStore
+from agentmem.store.failures import says_nothing
 from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.mended import SalvageReport
@@ -52,10 +53,17 @@ def _sound(opened: Callable[[], DiskStore]) -> DiskStore | None:
     try:
         store = opened()
     except StoreError as error:
-        if type(error) in (DamagedError, StoreError):  # SQLite does not always know damage when it meets it
+        if type(error) in (DamagedError, StoreError) and not says_nothing(
+            error
+        ):  # SQLite does not always know damage when it meets it
             return None
         raise
-    if any(finding.file == "agent.db" and not finding.turns for finding in store.verify().findings):
+    try:
+        findings = store.verify().findings
+    except BaseException:
+        store.close()
+        raise
+    if any(finding.file == "agent.db" and not finding.turns for finding in findings):
         store.close()
         return None
     return store

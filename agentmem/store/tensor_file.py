@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentmem.errors import ConfigError, DamagedError
+from agentmem.store.failures import is_lost, unreadable
 from agentmem.store.files import opened, punch, read_all, write_all
 
 RawArray = NDArray[Any]
@@ -105,11 +106,17 @@ def create_tensor_file(path: Path, spec: TensorFileSpec) -> None:
 
 
 def flaw_of(path: Path, spec: TensorFileSpec) -> tuple[str, str] | None:
-    """(where, what) is wrong with a file's size or header; None when both are as they were made."""
+    """(where, what) is wrong with a file's size or header; None when both are as they were made.
+
+    Raises:
+        OSError: it cannot be opened for a reason that says nothing of the file.
+    """
     try:
         with opened(path, os.O_RDONLY) as fd:
             return flaw_in(fd, spec)
     except OSError as error:
+        if not is_lost(error):
+            raise
         return "the whole file", f"it cannot be opened ({error.strerror})"
 
 
@@ -128,23 +135,24 @@ class TensorFile:
     """A file opened for reading: checked, then mapped. Rows are views of the map, or read from the file.
 
     Raises:
-        DamagedError: it is missing, of another size, its header was changed, or it cannot be read.
+        DamagedError: it is missing, of another size, its header was changed, or the medium has lost it.
+        StoreError: the system would not open or map it.
     """
 
     def __init__(self, path: Path, spec: TensorFileSpec, agent_id: str) -> None:
         self.path = path
         self.spec = spec
         self.agent_id = agent_id
-        flaw = flaw_of(path, spec)
-        if flaw is not None:
-            raise self.damaged(*flaw)
         self._fd = -1
         try:
+            flaw = flaw_of(path, spec)
+            if flaw is not None:
+                raise self.damaged(*flaw)
             self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             self._map = self._mapped()
         except OSError as error:
             self._close_file()
-            raise self.damaged("the whole file", f"it cannot be opened ({error.strerror})") from error
+            raise unreadable(agent_id, self.label, "the whole file", "opened", error) from error
         self._view = memoryview(self._map)
         self._rows = [self._row_array(tensor) for tensor in range(len(spec.names))]
 
@@ -207,7 +215,7 @@ class TensorFile:
                 data += read_all(self._fd, count - len(data), offset + len(data))
         except OSError as error:
             where = f"bytes {offset} to {offset + count}"
-            raise self.damaged(where, f"they cannot be read ({error.strerror})") from error
+            raise unreadable(self.agent_id, self.label, where, "read", error) from error
         if len(data) < count:
             self.check_size()
             raise self.damaged(f"bytes {offset + len(data)} to {offset + count}", "they cannot be read")
@@ -258,21 +266,20 @@ class TensorWriter:
 
     Raises:
         DamagedError: the file is missing, of another size, or its header was changed.
+        StoreError: the system would not open it.
     """
 
     def __init__(self, path: Path, spec: TensorFileSpec, agent_id: str) -> None:
         self.path = path
         self.spec = spec
-        flaw = flaw_of(path, spec)
-        if flaw is not None:  # writing past the end of a truncated file would hide the damage
-            raise DamagedError(agent_id, f"{path.parent.name}/{path.name}", *flaw)
+        label = f"{path.parent.name}/{path.name}"
         try:
+            flaw = flaw_of(path, spec)
+            if flaw is not None:  # writing past the end of a truncated file would hide the damage
+                raise DamagedError(agent_id, label, *flaw)
             self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            detail = f"it cannot be opened ({error.strerror})"
-            raise DamagedError(
-                agent_id, f"{path.parent.name}/{path.name}", "the whole file", detail
-            ) from error
+            raise unreadable(agent_id, label, "the whole file", "opened", error) from error
 
     def write(self, tensor: int, slot: int, rows: RawArray) -> None:
         """Write ``rows`` (Hkv, T, D) at slots [slot, slot + T). Raises OSError."""

@@ -22,6 +22,7 @@ from agentmem.store.encrypted_digests import EncryptedDigestLog
 from agentmem.store.encrypted_index import INDEX_FILE, Identify, connect_encrypted, write_encrypted
 from agentmem.store.encrypted_salvage import EncryptedPlace
 from agentmem.store.encrypted_segments import EncryptedSegmentSet
+from agentmem.store.failures import of_sqlite
 from agentmem.store.files import FILE_MODE, opened, read_all, write_all
 from agentmem.store.index import Index
 from agentmem.store.keys import KEY_FILE, DataKey, MemoryKey, is_encrypted, unlock, write_key
@@ -120,7 +121,7 @@ class PlainVault:
             try:
                 db.conn.backup(copy)  # plain file copies of a live database are not consistent
             except sqlite3.DatabaseError as error:
-                raise DamagedError(source_id, "agent.db", "the index", str(error)) from error
+                raise of_sqlite(source_id, error) from error
         with closing(open_database(target, source_id, read_only=False)) as db:
             db.execute("PRAGMA synchronous = OFF")  # the whole folder is synced at the end
             identify(db.conn)
