@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,15 +86,12 @@ class EncryptedPages(PageTable):
 
     # -- reading --------------------------------------------------------------------------------------
 
-    def check_rows(self, tensor: int, rows: NDArray[np.int64]) -> None:
-        """Decrypt the columns that hold these rows (head * capacity + slot). Raises DamagedError."""
-        places = self._places[tensor]
-        cells = rows >> 5  # // PAGE_SLOTS
-        due = places[cells] < 0
-        if due.any():
-            wanted = np.zeros(len(places), dtype=np.bool_)
-            wanted[cells[due]] = True
-            self._check(tensor, np.flatnonzero(wanted))
+    def check_cells(self, tensor: int, cells: Iterable[int]) -> None:
+        """Decrypt columns (head * pages + page), some of them perhaps named twice. Raises DamagedError."""
+        wanted = np.array(sorted({*cells}), dtype=np.int64)
+        due = wanted[self._places[tensor][wanted] < 0]
+        if len(due):
+            self._check(tensor, due.tolist())
 
     def check_slots(self, tensor: int, start: int, stop: int) -> None:
         """Decrypt the columns of slots [start, stop), all heads. Raises DamagedError."""
@@ -102,7 +99,7 @@ class EncryptedPages(PageTable):
         due = self._by_head(tensor)[:, pages.start : pages.stop] < 0
         if due.any():
             head, page = due.nonzero()
-            self._check(tensor, head * len(self._filled) + page + pages.start)
+            self._check(tensor, (head * len(self._filled) + page + pages.start).tolist())
 
     def check_page(self, page: int) -> None:
         """Decrypt every column of a page. Raises DamagedError."""
@@ -241,14 +238,14 @@ class EncryptedPages(PageTable):
         self.bytes_checked += len(data)
         return self._cipher.decrypt(self._records[page], self._columns[tensor] + head, data) is not None
 
-    def _check(self, tensor: int, cells: NDArray[np.int64]) -> None:
-        """Decrypt cells (head * pages + page) of one tensor; the first wrong one is named."""
+    def _check(self, tensor: int, cells: Sequence[int]) -> None:
+        """Decrypt cells (head * pages + page) of one tensor, ascending; the first wrong one is named."""
         self._file.check_size()
         pool = self._pool(tensor)
         taken = pool.take(len(cells))
         memory = pool.frames[taken[0] : taken[-1] + 1].data.cast("B")
         at, frame, records, decrypt = 0, pool.frame_bytes, self._records, self._cipher.decrypt
-        for head, pages, data in self._stored(tensor, cells):
+        for head, pages, data in self._stored(tensor, np.array(cells, dtype=np.int64)):
             column = self._columns[tensor] + head
             row = frame // PAGE_SLOTS
             for number, page in enumerate(pages):

@@ -20,6 +20,7 @@ from agentmem.store.encrypted_pages import EncryptedPages, PageCipher
 from agentmem.store.extents import Extent
 from agentmem.store.files import opened
 from agentmem.store.frames import Frames
+from agentmem.store.gathering import spread
 from agentmem.store.keys import DataKey
 from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PAGE_SLOTS
@@ -37,10 +38,13 @@ class EncryptedSegment(Segment):
         super().__init__(file, pages)
         self.table = pages
 
-    def gather(self, tensor: int, rows: NDArray[np.int64], out: RawArray) -> None:
-        """Copy rows (head * capacity + slot), of any shape, to ``out`` (*shape, D). Raises DamagedError."""
-        self.table.check_rows(tensor, rows)
-        self.table.gather(tensor, rows, out)
+    def check(self, tensor: int, cells: Iterable[int]) -> None:
+        """Decrypt pages of single heads (head * pages + page). Raises DamagedError."""
+        self.table.check_cells(tensor, cells)
+
+    def copy(self, tensor: int, rows: NDArray[np.int64], width: int, out: RawArray) -> None:
+        """Copy runs of ``width`` rows (head * capacity + slot), just checked, to ``out`` (n * width, D)."""
+        self.table.gather(tensor, spread(rows, width), out)
         self._bytes_copied += out.nbytes
 
     def read(self, tensor: int, slot: int, out: RawArray) -> None:

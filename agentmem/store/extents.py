@@ -92,13 +92,6 @@ class BranchMap:
             start, index = end, index + 1
         return found
 
-    def single(self, low: int, high: int) -> tuple[int, int] | None:
-        """(segment, delta) if tokens ``low`` to ``high`` inclusive lie in one extent; slot = position + delta."""
-        index = bisect_right(self._starts, low) - 1
-        if index + 1 < len(self._starts) and self._starts[index + 1] <= high:
-            return None
-        return self._segments[index], self._deltas[index]
-
     def locate(self, positions: Ints) -> tuple[Ints, Ints]:
         """(segments, slots) of positions, each in [0, length); shapes as given."""
         if self._arrays is None:

@@ -17,6 +17,7 @@ from agentmem.errors import InputError, ShapeError, StoreError
 from agentmem.memory.source import KVLayout
 from agentmem.store.extents import BranchMap, Extent, Tail
 from agentmem.store.files import sync_file, sync_folder
+from agentmem.store.gathering import plan_gather
 from agentmem.store.pages import PAGE_SLOTS, PageSums, page_range
 from agentmem.store.segment import SegmentSet
 from agentmem.store.tensor_file import RawArray, TensorWriter, raw_array
@@ -139,15 +140,16 @@ class DiskTokenLog:
         low, high = int(positions.min()), int(positions.max())
         if low < 0 or high >= self.length:
             raise InputError(f"tokens {low} to {high} are not in the log, which holds {self.length}")
-        single = self._branch.single(low, high)
-        if single is not None:
-            segment = self._segments.get(single[0])
-            rows = positions + (self._head_rows[layer] + single[1])
+        plan = plan_gather(self._branch, positions, self._head_rows[layer])
+        width = plan.width
+        for part in plan.parts:
+            segment = self._segments.get(part.segment)
             for tensor, out in outs:
-                segment.gather(tensor, rows, out)
-            return
-        segments, slots = self._branch.locate(positions)
-        self._gather_many(segments, slots + self._head_rows[layer], outs)
+                segment.check(tensor, part.cells)
+                for head, start, stop in part.runs:
+                    segment.copy(
+                        tensor, plan.rows[head, start:stop], width, out[head, start * width : stop * width]
+                    )
 
     def begin(self, branch: BranchMap | None = None, dead: Iterable[tuple[int, int]] = ()) -> None:
         """Let tokens be appended: after those held, or after those of another branch, until an abort."""
@@ -250,20 +252,6 @@ class DiskTokenLog:
             writer = self._writers[segment] = self._segments.writer(segment)
             self._segments.begin(segment, self._committed_tail.slot if known else 0)
         return writer
-
-    def _gather_many(
-        self,
-        segments: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        outs: Sequence[tuple[int, RawArray]],
-    ) -> None:
-        """Copy rows of several segments, run by run: sorted tokens make one run per segment and head."""
-        for head, of_head in enumerate(segments):
-            cuts = (np.flatnonzero(np.diff(of_head)) + 1).tolist()
-            for start, stop in zip([0, *cuts], [*cuts, len(of_head)], strict=True):
-                segment = self._segments.get(int(of_head[start]))
-                for tensor, out in outs:
-                    segment.gather(tensor, rows[head, start:stop], out[head, start:stop])
 
     def _buffers(
         self, layer: int, shape: tuple[int, ...], keys: Tensor | None, values: Tensor | None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_digest, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
 from agentmem.errors import DamagedError
 from agentmem.store.tensor_file import TensorFile
@@ -23,7 +23,6 @@ from agentmem.store.tensor_file import TensorFile
 PAGE_SLOTS = 32
 
 _SUM = np.dtype("<u8")
-_DIGEST = np.dtype(">u8")  # xxhash writes its digests the other way round
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class PageTable:
         self._filled = np.zeros(count, dtype=np.int64)
         # unchecked[tensor][head * pages + page]: the same order as a file's rows, 32 to a cell
         self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
-        self._passed: list[tuple[int, NDArray[np.int64]]] = []  # (tensor, cells) since the last ``distrust``
+        self._flags = [memoryview(unchecked) for unchecked in self._unchecked]  # the same, for single looks
+        self._passed: list[tuple[int, list[int]]] = []  # (tensor, cells) since the last ``distrust``
         self._renewed: list[NDArray[np.int64]] = []  # and pages
         self.bytes_checked = 0
         self._set(pages, checked=False)
@@ -71,15 +71,12 @@ class PageTable:
         """Slots of a page that belong to finished turns."""
         return int(self._filled[page])
 
-    def check_rows(self, tensor: int, rows: NDArray[np.int64]) -> None:
-        """Check the pages that hold these rows (head * capacity + slot). Raises DamagedError."""
-        unchecked = self._unchecked[tensor]
-        cells = rows >> 5  # // PAGE_SLOTS
-        due = unchecked[cells]
-        if due.any():
-            wanted = np.zeros(len(unchecked), dtype=np.bool_)  # each once; sorting them would cost more
-            wanted[cells[due]] = True
-            self._check(tensor, np.flatnonzero(wanted))
+    def check_cells(self, tensor: int, cells: Iterable[int]) -> None:
+        """Check pages of single heads (head * pages + page), some of them perhaps named twice. Raises DamagedError."""
+        unchecked = self._flags[tensor]
+        due = [cell for cell in cells if unchecked[cell]]
+        if due:
+            self._check(tensor, due)
 
     def check_slots(self, tensor: int, start: int, stop: int) -> None:
         """Check the pages of slots [start, stop), all heads. Raises DamagedError."""
@@ -88,7 +85,7 @@ class PageTable:
         due = self._unchecked[tensor].reshape(heads, -1)[:, pages.start : pages.stop]
         if due.any():
             head, page = due.nonzero()
-            self._check(tensor, head * len(self._filled) + page + pages.start)
+            self._check(tensor, (head * len(self._filled) + page + pages.start).tolist())
 
     def whole_rows(self, rows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """Which rows (head * capacity + slot) lie in whole pages, in the shape of ``rows``; None: all of them."""
@@ -96,6 +93,10 @@ class PageTable:
             return None
         whole = np.take(self._whole, rows >> 5, mode="wrap")  # a head's pages follow the one's before
         return None if whole.all() else whole
+
+    def whole_pages(self, rows: NDArray[np.int64]) -> bool:
+        """Whether rows (head * capacity + slot) are the first ones of whole pages."""
+        return self._all_whole and not bool((rows & (PAGE_SLOTS - 1)).any())
 
     def whole_slots(self, start: int, stop: int) -> bool:
         """Whether slots [start, stop) lie in whole pages."""
@@ -109,11 +110,8 @@ class PageTable:
 
     def check_page(self, page: int) -> None:
         """Check every column of a page that was not checked yet. Raises DamagedError."""
-        for tensor, unchecked in enumerate(self._unchecked):
-            cells = np.arange(page, len(unchecked), len(self._filled))
-            due = cells[unchecked[cells]]
-            if len(due):
-                self._check(tensor, due)
+        for tensor, unchecked in enumerate(self._flags):
+            self.check_cells(tensor, range(page, len(unchecked), len(self._filled)))
 
     def sums_of(self, page: int, filled: int) -> PageSums:
         """Checksums of a page's first ``filled`` slots as they are now, its older part checked first."""
@@ -197,43 +195,31 @@ class PageTable:
         self.bytes_checked += len(data)
         return bool(xxh3_64_intdigest(data) == int(self._sums[page, self._columns[tensor] + head]))
 
-    def _check(self, tensor: int, cells: NDArray[np.int64]) -> None:
+    def _check(self, tensor: int, cells: Sequence[int]) -> None:
         """Check cells (head * pages + page) of one tensor; the first wrong one is named.
 
-        Numbers leave numpy all at once: there are thousands of pages, and a hash takes a microsecond.
+        A few cells at a time, from many segments: what numpy costs a call is more than what is done here for a cell.
         """
         self._file.check_size()
-        heads, pages = np.divmod(cells, len(self._filled))
-        filled = self._filled[pages]
-        sums = self._sums[pages, heads + self._columns[tensor]]
-        size = self._file.row_bytes(tensor)
-        starts = cells * (PAGE_SLOTS * size)
-        whole = None if self._all_whole else self._whole[pages]
-        found = self._hashes(tensor, starts, filled * size, whole)
-        wrong = np.flatnonzero(np.frombuffer(b"".join(found), dtype=_DIGEST) != sums)
-        if len(wrong):
-            raise self._wrong(tensor, int(heads[wrong[0]]), int(pages[wrong[0]]))
-        self.bytes_checked += int(filled.sum()) * size
-        self._unchecked[tensor][cells] = False
-        self._passed.append((tensor, cells))
-
-    def _hashes(
-        self,
-        tensor: int,
-        starts: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        whole: NDArray[np.bool_] | None,
-    ) -> list[bytes]:
-        """Checksums of ranges of a tensor's bytes, all of them ``whole`` if that is None. Raises DamagedError."""
-        rows = self._file.tensor_bytes(tensor)
-        ranges = zip(starts.tolist(), (starts + sizes).tolist(), strict=True)
-        if whole is None or whole.all():
-            return [xxh3_64_digest(rows[start:stop]) for start, stop in ranges]
-        read, base = self._file.read, self._file.spec.offsets[tensor]
-        return [
-            xxh3_64_digest(rows[start:stop] if mapped else read(base + start, stop - start))
-            for (start, stop), mapped in zip(ranges, whole.tolist(), strict=True)
-        ]
+        pages, column = len(self._filled), self._columns[tensor]
+        unchecked, filled, sums = self._flags[tensor], memoryview(self._filled), memoryview(self._sums)
+        whole = None if self._all_whole else memoryview(self._whole)
+        rows, read, base = self._file.tensor_bytes(tensor), self._file.read, self._file.spec.offsets[tensor]
+        row = self._file.row_bytes(tensor)
+        passed: list[int] = []
+        self._passed.append((tensor, passed))
+        for cell in cells:
+            head, page = divmod(cell, pages)
+            start, size = cell * PAGE_SLOTS * row, filled[page] * row
+            if whole is None or whole[page]:
+                found = xxh3_64_intdigest(rows[start : start + size])
+            else:
+                found = xxh3_64_intdigest(read(base + start, size))
+            if found != sums[page, column + head]:
+                raise self._wrong(tensor, head, page)
+            unchecked[cell] = False
+            passed.append(cell)
+            self.bytes_checked += size
 
     def _wrong(self, tensor: int, head: int, page: int) -> DamagedError:
         first = page * PAGE_SLOTS

@@ -16,7 +16,7 @@ from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
 from agentmem.store.segment import Segment, SegmentSet
 from agentmem.store.tensor_file import TensorFile
 
-NEAR = 16
+NEAR = 64
 """Pages that lie closer than this are fetched together with what lies between: a query costs as much as twenty rows."""
 
 FindPages = Callable[[int, int], Iterable[PageSums]]
@@ -36,6 +36,7 @@ class PagesOnDemand(PageTable):
         super().__init__(file, (), live)
         self._find = find
         self._known = np.zeros(len(self._filled), dtype=np.bool_)  # fetched, or begun by an open turn
+        self._looks = memoryview(self._known)
         for unchecked in self._unchecked:
             unchecked[:] = True
         self._there = np.zeros((len(self._filled), PAGE_SLOTS), dtype=np.bool_)
@@ -77,8 +78,10 @@ class PagesOnDemand(PageTable):
         super().renew(new)
         self._known[[page.page for page in new]] = True
 
-    def _check(self, tensor: int, cells: NDArray[np.int64]) -> None:
-        self._fetch(cells % len(self._known))
+    def _check(self, tensor: int, cells: Sequence[int]) -> None:
+        pages, known = len(self._known), self._looks
+        if not all(known[cell % pages] for cell in cells):
+            self._fetch(np.array(cells) % pages)
         super()._check(tensor, cells)
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:

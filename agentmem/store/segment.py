@@ -17,6 +17,7 @@ from agentmem.errors import ClosedError
 from agentmem.memory.source import KVLayout
 from agentmem.store.extents import Extent
 from agentmem.store.files import opened, punch, sync_file, sync_folder
+from agentmem.store.gathering import spread
 from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable
 from agentmem.store.tensor_file import (
@@ -58,16 +59,24 @@ class Segment:
         """Bytes checked and copied out since opening."""
         return self._bytes_copied + self.pages.bytes_checked
 
-    def gather(self, tensor: int, rows: NDArray[np.int64], out: RawArray) -> None:
-        """Copy rows (head * capacity + slot), of any shape, to ``out`` (*shape, D)."""
+    def check(self, tensor: int, cells: Iterable[int]) -> None:
+        """Check pages of single heads (head * pages + page). Raises DamagedError."""
         self.file.check_size()
-        self.pages.check_rows(tensor, rows)
+        self.pages.check_cells(tensor, cells)
+
+    def copy(self, tensor: int, rows: NDArray[np.int64], width: int, out: RawArray) -> None:
+        """Copy runs of ``width`` rows (head * capacity + slot), just checked, to ``out`` (n * width, D)."""
+        self._bytes_copied += out.nbytes
+        if width == PAGE_SLOTS and out.flags.c_contiguous and self.pages.whole_pages(rows):
+            pages = self.file.rows(tensor).reshape(-1, width * out.shape[1])
+            _take(pages, rows >> 5, out.reshape(len(rows), -1))  # a page at a time
+            return
+        rows = spread(rows, width)
         whole = self.pages.whole_rows(rows)
         if whole is None:
             _take(self.file.rows(tensor), rows, out)
         else:
             _take_or_read(self.file, tensor, rows, whole, out)
-        self._bytes_copied += out.nbytes
 
     def read(self, tensor: int, slot: int, out: RawArray) -> None:
         """Copy slots from ``slot`` on, all heads, to ``out`` (Hkv, T, D)."""
@@ -235,9 +244,6 @@ class SegmentSet:
 def _take(rows: RawArray, index: NDArray[np.int64], out: RawArray) -> None:
     if out.flags.c_contiguous:
         np.take(rows, index, axis=0, out=out, mode="clip")  # a mode other than raise copies in place
-    elif index.ndim > 1:
-        for part in range(len(index)):
-            _take(rows, index[part], out[part])
     else:
         out[...] = rows[index]
 
@@ -246,10 +252,6 @@ def _take_or_read(
     file: TensorFile, tensor: int, index: NDArray[np.int64], whole: NDArray[np.bool_], out: RawArray
 ) -> None:
     """Take rows of whole pages from the map, and read the others in runs."""
-    if index.ndim > 1:
-        for part in range(len(index)):
-            _take_or_read(file, tensor, index[part], whole[part], out[part])
-        return
     there = np.flatnonzero(whole)
     if len(
         there

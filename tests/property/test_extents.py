@@ -42,11 +42,6 @@ def test_map_equals_a_list(history: list[tuple[bool, int]]) -> None:
             pieces = mapped.pieces(start, stop)
             found = [(p.segment, p.slot + i) for p in pieces for i in range(p.count)]
             assert found == oracle[start:stop]
-            if start < stop:
-                single = mapped.single(start, stop - 1)
-                if single is not None:
-                    assert [(single[0], p + single[1]) for p in range(start, stop)] == oracle[start:stop]
-                assert (single is not None) or len(pieces) > 1
     again = BranchMap(mapped.pieces(0, mapped.length))
     assert again.pieces(0, again.length) == mapped.pieces(0, mapped.length)
 
@@ -107,4 +102,3 @@ def test_adjacent_turns_make_one_extent() -> None:
     mapped = BranchMap(Extent(i, 0, i, 1) for i in range(100))
 
     assert mapped.pieces(0, 100) == [Extent(0, 0, 0, 100)]
-    assert mapped.single(0, 99) == (0, 0)

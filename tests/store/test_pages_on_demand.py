@@ -15,12 +15,12 @@ from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.slot_rows import SlotRows
 from support.stores import LAYOUT, add_turn, contents, create, expected, kv, new_turn, same
 
-PAGES = 40
+PAGES = 90
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> DiskHome:
-    """A home whose agent "ada" has forty pages in one segment, a turn in each."""
+    """A home whose agent "ada" has ninety pages in one segment, a turn in each."""
     home = DiskHome(tmp_path, segment_tokens=2 * PAGES * PAGE_SLOTS)
     store = create(home)
     for seed in range(PAGES):
@@ -49,14 +49,14 @@ def test_only_what_is_read_is_fetched(home: DiskHome, monkeypatch: pytest.Monkey
     monkeypatch.setattr(SlotRows, "pages", noting)
     store = home.open("ada")
     read(store, 3 * PAGE_SLOTS, 5 * PAGE_SLOTS)
-    tokens = torch.tensor([[9 * PAGE_SLOTS, 12 * PAGE_SLOTS, 30 * PAGE_SLOTS + 7]] * LAYOUT.layers[0][0])
+    tokens = torch.tensor([[9 * PAGE_SLOTS, 12 * PAGE_SLOTS, 80 * PAGE_SLOTS + 7]] * LAYOUT.layers[0][0])
     store.log.gather(0, tokens, torch.empty(LAYOUT.layers[0][0], 3, LAYOUT.layers[0][1]), None)
     store.log.gather(0, tokens - PAGE_SLOTS, torch.empty(LAYOUT.layers[0][0], 3, LAYOUT.layers[0][1]), None)
-    assert asked == [3, 4, 9, 10, 11, 12, 30, 8, 29]
+    assert asked == [3, 4, 9, 10, 11, 12, 80, 8, 79]
     add_turn(store, 99, 3)
     read(store, 3 * PAGE_SLOTS, 5 * PAGE_SLOTS)
     read(store, PAGES * PAGE_SLOTS, PAGES * PAGE_SLOTS + 3)
-    assert asked == [3, 4, 9, 10, 11, 12, 30, 8, 29]
+    assert asked == [3, 4, 9, 10, 11, 12, 80, 8, 79]
     store.close()
 
 
