@@ -29,8 +29,12 @@ class HotBlocks:
         self._dead: tuple[tuple[int, int], ...] = ()
 
     def begun(self, cache: DeviceCache, store: Store, config: MemoryConfig) -> Share | None:
-        """A turn was begun in the store: the share it may use, true of the store's log; None without a cache."""
-        share = cache.share(self._share, config.block_tokens)
+        """A turn was begun in the store: the share it may use, true of the store's log.
+
+        None without a cache, and for an agent that recalls nothing (yet): its model's slab is not made for it.
+        """
+        recalls = config.recall_blocks > 0 and store.log.committed > config.dense_limit
+        share = cache.share(self._share, config.block_tokens) if recalls else None
         grid, dead = BlockGrid(config.sink_tokens, config.block_tokens), tuple(store.log.dead)
         if share is not None:
             known = share is self._share and grid == self._grid and dead == self._dead

@@ -15,7 +15,7 @@ from agentmem.errors import ConfigError
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.slab import Share, Slab, smallest_budget
 
-SHARE_OF_FREE = 4
+SHARE_OF_FREE = 8
 """By default a GPU's slab takes one part in so many of the memory that is free when it is first needed."""
 AT_MOST = 4 << 30
 """Bytes that it takes by default, whatever is free."""

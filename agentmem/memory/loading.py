@@ -42,6 +42,12 @@ class Loader:
         self, spec: LayerSpec, start: int, stop: int, state: BlocksState, target: Target, enter: Enter
     ) -> None:
         """Append tokens [start, stop), the same for all heads."""
+        if self._resident is not None and spec.window is None:
+            blocks = state.grid.whole_inside(start, stop)
+            if blocks:
+                self._mark_dead(torch.arange(start, stop)[None], state, target)
+                enter(*self._around(self._resident, spec, start, stop, blocks, state))
+                return
         if stop > start:
             keys_raw, values, loose = self._room(spec, target, stop - start)
             self._log.read(spec.index, start, stop, keys_raw, values)
@@ -63,6 +69,29 @@ class Loader:
         self._log.gather(spec.index, tokens, keys_raw, values)
         self._mark_dead(tokens, state, target)
         self._hand_over(enter, keys_raw, loose)
+
+    def _around(
+        self, resident: Resident, spec: LayerSpec, start: int, stop: int, blocks: range, state: BlocksState
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens [start, stop): whole blocks through the slab, the few tokens beside them read.
+
+        One tensor each, so that what is done with it does not depend on where it came from.
+        """
+        low, high = state.grid.bounds(blocks[0])[0], state.grid.bounds(blocks[-1])[1]
+        heads, before = spec.num_kv_heads, low - start
+        edges = [
+            torch.empty(heads, before + stop - high, spec.head_dim, dtype=self._log.layout.dtype)
+            for _ in range(2)
+        ]
+        self._log.read(spec.index, start, low, *(edge[:, :before] for edge in edges))
+        self._log.read(spec.index, high, stop, *(edge[:, before:] for edge in edges))
+        ids = torch.arange(blocks.start, blocks.stop).expand(heads, -1)
+        inner = (resident.keys_raw(spec, ids, state.tokens), resident.values(spec, ids, state.tokens))
+        keys, values = (
+            torch.cat([edge[:, :before], whole.flatten(1, 2), edge[:, before:]], dim=1)
+            for edge, whole in zip((edge.to(self._workspace.device) for edge in edges), inner, strict=True)
+        )
+        return keys, values
 
     def _room(self, spec: LayerSpec, target: Target, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """CPU memory for raw keys and for values; the values again, unless they are in place already."""
