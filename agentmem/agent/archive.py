@@ -61,8 +61,9 @@ def export(home: Home, agent_id: str, path: Path, *, kv: bool, key: MemoryKey | 
     except OSError as error:
         raise ArchiveError(f"cannot write {path}: {error}") from error
     finally:
-        part.unlink(missing_ok=True)
         store.close()
+        with suppress(OSError):  # why it could not be written is the better story
+            part.unlink(missing_ok=True)
     return path
 
 

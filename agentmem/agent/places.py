@@ -23,6 +23,8 @@ def find_home(home: str | Path | Home | None, key: MemoryKey | None = None) -> H
     if home is None or isinstance(home, (str, Path)):
         named = os.environ.get("AGENTMEM_HOME") if home is None else home
         place = Path(named).expanduser() if named else user_data_path("agentmem")
+        if os.path.lexists(place) and not place.is_dir():
+            raise InputError(f"{place} is no folder, so no agents can live there: name another home")
         return DiskHome(place, key=key or find_key())
     if key is None:
         return home

@@ -40,6 +40,7 @@ def reported(verb: Callable[P, None]) -> Callable[P, None]:
             sys.stderr.write(f"agentmem: {error}\n")
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
+            sys.stderr.write("\nagentmem: stopped\n")
             raise typer.Exit(STOPPED) from None
 
     return run

@@ -263,3 +263,13 @@ def test_a_token_id_the_model_does_not_know_is_refused(
         AgentMemory.restore(path, agent_id="eve", model=model, home=home)
     assert lengths == []
     assert [info.agent_id for info in AgentMemory.list(home)] == ["ada"]
+
+
+def test_an_export_that_cannot_be_written_is_said(memory: AgentMemory, home: Home, tmp_path: Path) -> None:
+    """ArchiveError that names the file, also where clearing up fails for the same reason; the agent is let go of."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ArchiveError, match=r"cannot write .*ada"):
+        AgentMemory.export("ada", tmp_path / "file" / "ada.agentmem", home=home)
+
+    assert AgentMemory.export("ada", tmp_path / "ada.agentmem", home=home).exists()

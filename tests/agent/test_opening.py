@@ -170,7 +170,7 @@ def test_a_system_prompt_is_read_once(home: Home, model: LanguageModel) -> None:
             [{"role": "system", "content": "You are kind."}, {"role": "user", "content": "Hello"}],
             reply=True,
         )
-        assert memory._store.token_ids(0, memory.tokens_held) == start
+        assert memory._store.token_ids(0, memory.tokens_held) == [*start, *reply.token_ids]
         state, held = reply.state_id, memory.tokens_held
     for system in ("You are kind.", None):
         with AgentMemory.resume("ada", model=model, home=home, system=system) as memory:
@@ -286,3 +286,13 @@ def test_an_agent_that_somebody_else_just_made_is_opened() -> None:
     with AgentMemory.resume("ada", model=language_model(), home=Raced(), config=SMALL) as memory:
         assert not memory.resumed.created
         assert memory.chat("Hi", max_new_tokens=2).state_id is not None
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """InputError for every verb, rather than a home without agents."""
+    (tmp_path / "home").touch()
+
+    with pytest.raises(InputError, match="no folder"):
+        AgentMemory.list(tmp_path / "home")
+    with pytest.raises(InputError, match="no folder"):
+        AgentMemory.resume("ada", home=tmp_path / "home")

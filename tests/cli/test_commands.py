@@ -163,7 +163,10 @@ def _failing(error: BaseException) -> typer.Typer:
 )
 def test_exit_codes(error: BaseException, code: int) -> None:
     """Each kind of failure has its exit code."""
-    assert CliRunner().invoke(_failing(error)).exit_code == code
+    shown = CliRunner().invoke(_failing(error))
+
+    assert shown.exit_code == code
+    assert shown.stderr.lstrip().startswith("agentmem: ")
 
 
 def test_an_error_is_one_line() -> None:
