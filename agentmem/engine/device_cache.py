@@ -80,15 +80,16 @@ class DeviceCache:
         """A slab within the budget; None where that has no room, or while turns still use the one before."""
         if self._leaving is not None and self._leaving() is not None:
             return None
-        if self._budget is None:
-            self._budget = default_budget(self._device)
-        if self._budget < smallest_budget(self._layers, block_tokens, self._dtype):
+        budget = default_budget(self._device) if self._budget is None else self._budget
+        if budget < smallest_budget(self._layers, block_tokens, self._dtype):
             return None
         try:
-            return Slab(self._layers, block_tokens, self._budget, self._dtype, self._device)
+            return Slab(self._layers, block_tokens, budget, self._dtype, self._device)
         except torch.cuda.OutOfMemoryError as error:
+            if self._budget is None:  # nobody asked for it
+                return None
             raise ConfigError(
-                f"a device cache of {self._budget} bytes: {self._device} has not that much memory free; give it less"
+                f"a device cache of {budget} bytes: {self._device} has not that much memory free; give it less"
             ) from error
 
 

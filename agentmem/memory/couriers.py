@@ -7,7 +7,8 @@ whatever was asked of it before (InfLLM's offloading, arXiv 2402.04617 §3.3). K
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -30,6 +31,10 @@ class Courier(Protocol):
         """Memory of the device that it keeps for itself."""
         ...
 
+    def in_order(self) -> AbstractContextManager[None]:
+        """What is asked of the device inside comes after all that was asked inside before, in whichever stream."""
+        ...
+
     def bring(self, rows: int, columns: int, width: int, read: Read, take: Take) -> int:
         """Read (rows, columns, width) elements and have them taken; returns the bytes that crossed to a device."""
         ...
@@ -42,6 +47,10 @@ class Carrying:
 
     def __init__(self, elements: int, dtype: torch.dtype) -> None:
         self._room = torch.empty(elements, dtype=dtype)
+
+    def in_order(self) -> AbstractContextManager[None]:
+        """See :meth:`Courier.in_order`."""
+        return nullcontext()
 
     def bring(self, rows: int, columns: int, width: int, read: Read, take: Take) -> int:
         """See :meth:`Courier.bring`."""
@@ -60,7 +69,18 @@ class Shipping:
         self._stream = torch.cuda.Stream(device)
         self._halves = [_Half(elements, dtype, device) for _ in range(2)]
         self._next = 0
+        self._last = torch.cuda.Event()
         self.device_bytes = 2 * elements * dtype.itemsize
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """See :meth:`Courier.in_order`."""
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(self._last)
+        try:
+            yield
+        finally:
+            self._last.record(stream)
 
     def bring(self, rows: int, columns: int, width: int, read: Read, take: Take) -> int:
         """See :meth:`Courier.bring`."""
@@ -78,8 +98,10 @@ class Shipping:
                 landed.copy_(pinned, non_blocking=True)
                 half.copied.record(self._stream)
             compute.wait_event(half.copied)
-            take(start, stop, landed)
-            half.taken.record(compute)
+            try:
+                take(start, stop, landed)
+            finally:  # whatever it had asked of the device still reads what landed
+                half.taken.record(compute)
             moved += landed.numel() * landed.element_size()
         return moved
 

@@ -147,7 +147,7 @@ class Share:
         slab = self.slab
         if slab is None:
             return
-        with slab.lock, torch.inference_mode(False), torch.no_grad():
+        with slab.lock, slab.courier.in_order(), torch.inference_mode(False), torch.no_grad():
             for layer, residency in slab.resident.items():
                 gone = residency.drop(partial(self._is_from, block))
                 if len(gone):
@@ -165,7 +165,7 @@ class Share:
         slab = self.slab
         assert slab is not None, "a turn keeps the slab of its share"
         residency, places = slab.resident[spec.index], slab.places[spec.index]
-        with slab.lock:
+        with slab.lock, slab.courier.in_order():
             slab.sweep()
             slots = residency.find(units.reshape(-1))
             missing = (slots == NOWHERE).reshape(Hkv, C)
