@@ -60,6 +60,13 @@ class EncryptedPlace:
 
     def saved(self, columns: Columns) -> dict[str, SavedTable]:
         """What is left of each table. Raises OSError, DamagedError."""
+        found = self.authenticated(columns)
+        if not found["identity"].rows:
+            found["identity"] = self._stub(columns)
+        return found
+
+    def authenticated(self, columns: Columns) -> dict[str, SavedTable]:
+        """What is left of each table in the encrypted file alone. Raises OSError, DamagedError."""
         with opened(self._folder / INDEX_FILE, os.O_RDONLY) as fd:
             data = read_all(fd, os.fstat(fd).st_size, 0)
         parts: list[bytes | None] = []
@@ -80,10 +87,7 @@ class EncryptedPlace:
             for plain in later:
                 if plain is not None:
                     _run_again(conn, json.loads(plain[1:]))
-            found = saved_tables(conn, columns)
-        if not found["identity"].rows:
-            found["identity"] = self._stub(columns)
-        return found
+            return saved_tables(conn, columns)
 
     @contextmanager
     def filling(self) -> Iterator[sqlite3.Connection]:

@@ -29,7 +29,7 @@ from agentmem.store.disk import DiskStore
 from agentmem.store.failures import remedy_for, says_nothing, typed
 from agentmem.store.files import FOLDER_MODE, folder_bytes, make_folder
 from agentmem.store.index import Index
-from agentmem.store.keys import MemoryKey
+from agentmem.store.keys import MemoryKey, is_encrypted
 from agentmem.store.lock import WriterLock
 from agentmem.store.mended import SalvageReport
 from agentmem.store.names import checked_id, folder_name
@@ -166,7 +166,10 @@ class DiskHome:
     def salvage(self, agent_id: str, *, dry_run: bool = False) -> SalvageReport:
         """Make an agent with a damaged index usable again, with what is left of it; see the protocol."""
         name = checked_id(agent_id)
-        folder = self._require(name)
+        folder = self._folder(name)
+        if self._key is None or not is_encrypted(folder):  # else the open part may be gone
+            folder = self._require(name)
+        _refuse_links(folder, name)
         return salvaged(
             lambda: self.open(name),
             folder,

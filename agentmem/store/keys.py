@@ -11,12 +11,13 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agentmem.errors import DamagedError, InputError, KeyNeededError, WrongKeyError
-from agentmem.store.cipher import KEY_BYTES, NONCE_BYTES, Cipher, derived, stretched
+from agentmem.store.cipher import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Cipher, derived, stretched
 from agentmem.store.failures import unreadable
 from agentmem.store.files import opened, read_all, sync_file, sync_folder, write_all
 
@@ -142,18 +143,47 @@ def unlock(folder: Path, agent_id: str, uuid: str, key: MemoryKey | None) -> Dat
         raise KeyNeededError(
             f"agent {agent_id!r} is encrypted; give the key it was made with: key=MemoryKey..."
         )
+    with _whole(agent_id):
+        data_key = unwrapped(key_record(folder, agent_id), uuid, key)
+    if data_key is not None:
+        return data_key
+    raise WrongKeyError(f"agent {agent_id!r} is not opened by this key; give the one it was last locked with")
+
+
+def key_record(folder: Path, agent_id: str) -> Mapping[str, Any]:
+    """What an agent's key file holds. Raises DamagedError, StoreError."""
     try:
-        with opened(folder / KEY_FILE, os.O_RDONLY) as fd:
-            data_key = unwrapped(json.loads(read_all(fd, _LONGEST, 0)), uuid, key)
+        with _whole(agent_id), opened(folder / KEY_FILE, os.O_RDONLY) as fd:
+            record = json.loads(read_all(fd, _LONGEST, 0))
+            for name in ("domain", "kind", "nonce", "wrapped"):
+                str(record[name])
     except OSError as error:
         raise unreadable(agent_id, KEY_FILE, "the whole file", "read", error) from error
+    return dict(record)
+
+
+@contextmanager
+def _whole(agent_id: str) -> Iterator[None]:
+    """What a key file holds makes sense. Raises DamagedError."""
+    try:
+        yield
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(
             agent_id, KEY_FILE, "the whole file", f"it holds no wrapped key ({error!r})"
         ) from error
-    if data_key is not None:
-        return data_key
-    raise WrongKeyError(f"agent {agent_id!r} is not opened by this key; give the one it was last locked with")
+
+
+def unproven(record: Mapping[str, Any], key: MemoryKey) -> DataKey | None:
+    """The data key in what :meth:`DataKey.wrapped` made for any agent, not authenticated: random bytes if ``key`` is wrong.
+
+    None when another kind of key wrapped it.
+    """
+    nonce, sealed = bytes.fromhex(record["nonce"]), bytes.fromhex(record["wrapped"])
+    wrapping = key.wrapping(record)
+    if wrapping is None:
+        return None
+    secret = Cipher(wrapping).encrypt(nonce, sealed[:-TAG_BYTES], b"")[:-TAG_BYTES]  # its own inverse
+    return DataKey(secret, str(record["domain"]))
 
 
 def unwrapped(record: Mapping[str, Any], uuid: str, key: MemoryKey) -> DataKey | None:

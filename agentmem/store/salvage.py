@@ -20,16 +20,18 @@ from agentmem.memory.source import KVLayout
 from agentmem.store.extents import Extent
 from agentmem.store.failures import typed
 from agentmem.store.files import make_folder
+from agentmem.store.keys import MemoryKey
 from agentmem.store.layout_text import layout_of
 from agentmem.store.mark import CommitMark
 from agentmem.store.mended import SalvageReport
+from agentmem.store.open_part import OpenPart
 from agentmem.store.salvage_tree import Row, gaps, lost_turns, rooted, stand_in
 from agentmem.store.schema import create_database
 from agentmem.store.search import spoken_words
 from agentmem.store.segment import nothing_live, segment_spec
 from agentmem.store.staging import Staging
 from agentmem.store.tensor_file import flaw_of
-from agentmem.store.vault import Vault
+from agentmem.store.vault import EncryptedVault, Vault
 
 _NEVER = ("_sqlite_migrations", "sqlite_sequence", "tallies")
 _FIRST = ("identity", "turns", "segments")
@@ -73,6 +75,27 @@ def salvage(folder: Path, agent_id: str, workshop: Path, vault: Vault, *, dry_ru
             if not dry_run:
                 work.write()
             return report
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def salvage_open_part(folder: Path, agent_id: str, workshop: Path, key: MemoryKey, *, dry_run: bool) -> Vault:
+    """Make the open part of an encrypted agent anew; returns what its files are opened with.
+
+    The caller holds the lock, and has it closed. Raises WrongKeyError, DamagedError, StoreError; nothing was changed.
+    """
+    with typed(agent_id, "salvaging the open part"):
+        shutil.rmtree(workshop, ignore_errors=True)
+        make_folder(workshop.parent)
+        make_folder(workshop)
+        try:
+            db = create_database(workshop / "empty.db")
+            columns = _columns_of(db.conn)
+            db.close()
+            part = OpenPart(folder, agent_id, workshop, columns, key)
+            if not dry_run:
+                part.put()
+            return EncryptedVault(part.data_key, key)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
 

@@ -15,7 +15,8 @@ from agentmem.store.failures import says_nothing
 from agentmem.store.keys import MemoryKey
 from agentmem.store.lock import WriterLock
 from agentmem.store.mended import SalvageReport
-from agentmem.store.salvage import salvage
+from agentmem.store.open_part import LOSS, open_part_is_lost
+from agentmem.store.salvage import salvage, salvage_open_part
 from agentmem.store.vault import vault_of
 
 
@@ -29,6 +30,17 @@ def salvaged(
     dry_run: bool,
 ) -> SalvageReport:
     """Salvage an agent if it needs it, then set aside what cannot be checked; ``opened`` opens it for writing."""
+    losses: list[str] = []
+    if key is not None and open_part_is_lost(folder, agent_id):
+        losses.append(LOSS)
+        lock = WriterLock(folder / "lock", agent_id)
+        try:
+            vault = salvage_open_part(folder, agent_id, workshop, key, dry_run=dry_run)
+            if dry_run:
+                report = salvage(folder, agent_id, workshop, vault, dry_run=True)
+                return replace(report, losses=[*losses, *report.losses])
+        finally:
+            lock.release()
     store = _sound(opened)
     if store is None:
         lock = WriterLock(folder / "lock", agent_id)
@@ -43,7 +55,8 @@ def salvaged(
     else:
         report = SalvageReport(dry_run, [], sorted(turn.id for turn in store.every_turn()))
     try:
-        return replace(report, repair=store.repair(lambda _: (), dry_run=dry_run))
+        repaired = store.repair(lambda _: (), dry_run=dry_run)
+        return replace(report, losses=[*losses, *report.losses], repair=repaired)
     finally:
         store.close()
 

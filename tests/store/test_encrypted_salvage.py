@@ -206,3 +206,92 @@ def test_a_kill_while_salvaging(home: DiskHome, at: str) -> None:
     report = home.salvage("ada")
     assert check(home, report) >= 7
     assert not list(home.home.glob("workshop/*/*"))
+
+
+def open_part(home: DiskHome, agent_id: str = "ada") -> Path:
+    """What an encrypted agent says openly."""
+    return home.folder_of(agent_id) / "agent.db"
+
+
+@pytest.mark.parametrize("damage", ["noise", "header", "cut off", "gone", "uuid"])
+@pytest.mark.parametrize("forked", [False, True], ids=["born", "forked"])
+def test_a_damaged_open_part(home: DiskHome, damage: str, forked: bool) -> None:
+    """Who the agent is comes from the encrypted index, and nothing else is lost; also where the key file is a fork's."""
+    if forked:
+        home.fork("ada", "bob")
+        home.delete("ada")
+        home.fork("bob", "ada")
+    path = open_part(home)
+    before, data = home.peek("ada"), bytearray(path.read_bytes())
+    index = index_of(home).read_bytes()
+    if damage == "noise":
+        data = bytearray(random.Random(1).randbytes(len(data)))
+    elif damage == "header":
+        data[:100] = bytes(100)
+    elif damage == "cut off":
+        del data[2000:]
+    elif damage == "uuid":
+        at = data.index(before.uuid.encode())
+        data[at : at + 4] = b"ffff"
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data)
+        with pytest.raises(DamagedError):
+            home.open("ada")
+        with pytest.raises(DamagedError):
+            home.peek("ada")
+    planned = home.salvage("ada", dry_run=True)
+    assert path.exists() == (damage != "gone") and (damage == "gone" or path.read_bytes() == data)
+    report = home.salvage("ada")
+    assert planned.losses == report.losses and len(report.losses) == 1 and "open part" in report.losses[0]
+    assert planned.turns == report.turns == list(range(1, 9)) and not report.wordless
+    assert home.peek("ada") == before and index_of(home).read_bytes().startswith(index)
+    assert check(home, report) == 8
+    assert home.salvage("ada").ok
+    home.fork("ada", "eve")
+    assert [info.agent_id for info in DiskHome(home.home).list() if "damaged" in info.agent_id] == []
+
+
+def test_a_damaged_open_part_and_index(home: DiskHome) -> None:
+    """The rest of the index says who it is, and gives up all but one turn."""
+    starts = list(records(index_of(home).read_bytes()))
+    flip(index_of(home), starts[-6] + 40)
+    open_part(home).write_bytes(b"nothing")
+    report = home.salvage("ada")
+    assert len(report.losses) >= 2
+    assert check(home, report) >= 7
+
+
+def test_an_open_part_is_mended_with_the_right_key_alone(home: DiskHome) -> None:
+    """Another key, words instead of a key, none, another agent's key file: nothing is changed."""
+    folder, other = home.folder_of("ada"), create(home, "eve")
+    other.close()
+    open_part(home).write_bytes(b"nothing")
+    for key in (MemoryKey.generate(), MemoryKey.from_passphrase("mumpitz")):
+        with pytest.raises(WrongKeyError):
+            home.with_key(key).salvage("ada")
+    with pytest.raises(DamagedError):
+        DiskHome(home.home).salvage("ada")
+    mine, theirs = (home._folder(name) / "key" for name in ("ada", "eve"))
+    kept = mine.read_bytes()
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(WrongKeyError):
+        home.salvage("ada")
+    mine.write_bytes(b"{}")
+    with pytest.raises(DamagedError, match="key"):
+        home.salvage("ada")
+    assert open_part(home).read_bytes() == b"nothing"
+    mine.write_bytes(kept)
+    assert check(home, home.salvage("ada")) == 8
+    assert folder.exists()
+
+
+@pytest.mark.parametrize(
+    "at", ["open_part.PlainPlace.swap", "salvage_places.os.replace", "disk.DiskStore.repair"]
+)
+def test_a_kill_while_the_open_part_is_mended(home: DiskHome, at: str) -> None:
+    """Killed anywhere: salvaging again finishes it."""
+    open_part(home).write_bytes(b"nothing")
+    killed(home, lambda _: home.salvage("ada"), at, opens=False)
+    assert not any(SECRET.encode() in path.read_bytes() for path in home.home.rglob("*") if path.is_file())
+    assert check(home, home.salvage("ada")) == 8
