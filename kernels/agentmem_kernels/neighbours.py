@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from agentmem_kernels.backends import Backend, first_that_runs
-from agentmem_kernels.ranking import best_blocks
 
 MOST = 512
 """More candidates than this go to torch on "auto": each is compared with each."""
@@ -82,21 +81,42 @@ def _plain(
     leaning: float,
     alive: Tensor | None,
 ) -> Tensor:
-    """Over all N blocks; those that are no candidates rank behind all candidates."""
-    whole, first, last = masses.new_full((3, len(ids), count), -1.0).scatter(2, ids.expand_as(masses), masses)
+    """Among the candidates and what they claim alone, so that the cost does not grow with N."""
+    ids, at = ids.sort(dim=1)  # from here on what comes later is newer
+    masses = masses.gather(2, at.expand_as(masses))
+    living = ids >= 0 if alive is None else alive[ids]
+    C = ids.shape[1]
+    ranks = _ranks(masses[0].masked_fill(~living, -1.0))
+    sure = torch.topk(ranks, num_sure, dim=1).indices  # (H, s), no two ranks are equal
+    claimed, claims = _claimed(masses, ids, sure, count, leaning, alive)
+    order = torch.where(living, ranks, -1).scatter(1, sure, 2 * C + ranks.gather(1, sure) + claims.shape[1])
+    order.masked_fill_(
+        (ids[:, :, None] == claimed[:, None]).any(2), -1
+    )  # they take part as what they are claimed by
+    order = torch.cat([order, torch.where(claims > 0, _ranks(claims) + C, -1)], dim=1)
+    best = torch.topk(order, num_best, dim=1).indices
+    return torch.cat([ids, claimed], dim=1).gather(1, best).sort(dim=1).values
+
+
+def _claimed(
+    masses: Tensor, ids: Tensor, sure: Tensor, count: int, leaning: float, alive: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Blocks that the sure ones claim, ascending, and how much: (H, 2 s) both; -2 and 0 where there is none."""
+    whole, first, last = masses.gather(2, sure.expand(3, *sure.shape))
+    chosen = ids.gather(1, sure)
+    claimed = torch.cat([chosen - 1, chosen + 1], dim=1)
+    claims = torch.cat([first, last], dim=1)
+    nothing = claims <= leaning * torch.cat([whole, whole], dim=1)
+    nothing |= (claimed < 0) | (claimed >= count) | (claimed[:, :, None] == chosen[:, None]).any(2)
     if alive is not None:
-        whole = whole.masked_fill(~alive, -1.0)
-    sure = torch.zeros_like(whole, dtype=torch.bool).scatter(
-        1, best_blocks(whole, num_sure, backend="torch"), True
-    )
-    older = first.masked_fill(~sure | (first <= leaning * whole), 0.0)
-    newer = last.masked_fill(~sure | (last <= leaning * whole), 0.0)
-    pad = torch.nn.functional.pad
-    claims = torch.maximum(pad(older[:, 1:], (0, 1)), pad(newer[:, :-1], (1, 0)))
-    order = torch.where(claims > 0, _ranks(claims) + count, _ranks(whole)).masked_fill(sure, 2 * count)
-    if alive is not None:
-        order = order.masked_fill(~alive, -1)
-    return best_blocks(order, num_best, backend="torch")
+        nothing |= ~alive[claimed.clamp(0, count - 1)]
+    claims = claims.masked_fill(nothing, 0.0)
+    claimed, at = claimed.masked_fill(claims <= 0, -2).sort(dim=1, stable=True)
+    claims = claims.gather(1, at)
+    again = (claimed[:, 1:] == claimed[:, :-1]) & (claimed[:, 1:] >= 0)  # two claim one: the larger counts
+    claims[:, 1:] = torch.where(again, torch.maximum(claims[:, 1:], claims[:, :-1]), claims[:, 1:])
+    claims[:, :-1].masked_fill_(again, 0.0)
+    return claimed.masked_fill(claims <= 0, -2), claims
 
 
 def _ranks(scores: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agentmem.memory.selectors.base import BlockView, top_blocks
+from agentmem.memory.selectors.base import BlockView
 from agentmem.memory.selectors.exact import token_logits
 from agentmem.memory.selectors.two_stage import TwoStage
 from agentmem_kernels import accelerated, best_and_neighbours, block_masses
@@ -62,26 +62,7 @@ class AcrossEdges:
         N, sure = blocks.count, num_chosen - num_chosen * self._percent // 100
         candidates = self._rule.candidates(queries, blocks, num_chosen)
         found = edge_shares(queries, blocks, candidates, self._parts)
-        if accelerated(found):
-            return best_and_neighbours(
-                found, candidates, N, num_chosen, sure, self._leaning, alive=blocks.alive
-            )
-        whole, first, last = found.new_full((3, len(queries), N), -1.0).scatter(
-            2, candidates.expand_as(found), found
-        )
-        if blocks.alive is not None:
-            whole = whole.masked_fill(~blocks.alive, -1.0)
-        ranks = _ranked(whole)
-        best = top_blocks(ranks, sure)
-        chosen = torch.zeros_like(whole, dtype=torch.bool).scatter(1, best, True)
-        to_older = first.masked_fill(~chosen | (first <= self._leaning * whole), 0.0)
-        to_newer = last.masked_fill(~chosen | (last <= self._leaning * whole), 0.0)
-        pad = torch.nn.functional.pad
-        claims = torch.maximum(pad(to_older[:, 1:], (0, 1)), pad(to_newer[:, :-1], (1, 0)))
-        order = torch.where(claims > 0, _ranked(claims) + N, ranks)
-        if blocks.alive is not None:
-            order = order.masked_fill(~blocks.alive, -1)
-        return top_blocks(order.masked_fill(chosen, 2 * N), num_chosen)
+        return best_and_neighbours(found, candidates, N, num_chosen, sure, self._leaning, alive=blocks.alive)
 
 
 def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor, parts: int = 4) -> Tensor:
@@ -103,12 +84,3 @@ def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor, parts: int = 4)
     masses = [part.sum(3) for part in (weights, weights[..., :edge], weights[..., -edge:])]
     total = masses[0].sum(2, keepdim=True)
     return torch.stack([(mass / total).sum(1) for mass in masses])
-
-
-def _ranked(scores: Tensor) -> Tensor:
-    """Each block's rank, 0 the worst, newer above older among equals: (Hkv, N) -> (Hkv, N) int64.
-
-    Whole numbers, so that "these before all others" can be added to them and nothing is rounded.
-    """
-    places = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    return torch.empty_like(places).scatter_(1, scores.argsort(dim=1, stable=True), places)
