@@ -22,6 +22,7 @@ from agentmem.errors import (
     ConfigError,
     DamagedError,
     FingerprintMismatchError,
+    InputError,
     StateForgottenError,
     StateNotFoundError,
 )
@@ -95,6 +96,7 @@ def open_agent(asked: Asked) -> Opened:
         AgentNotFoundError, AgentBusyError, FingerprintMismatchError, ConfigError, DamagedError, ModelError.
         StateNotFoundError: it does not hold the state that was expected.
     """
+    _check_types(asked)
     home = asked.home
     if not home.exists(asked.agent_id):
         with suppress(AgentExistsError):  # somebody made it in this moment: open it
@@ -110,6 +112,14 @@ def open_agent(asked: Asked) -> Opened:
     except BaseException:
         store.close()
         raise
+
+
+def _check_types(asked: Asked) -> None:
+    """Raises ConfigError or InputError for what would fail later, or pass unnoticed."""
+    if asked.config is not None and not isinstance(asked.config, MemoryConfig):
+        raise ConfigError(f"config must be a MemoryConfig, got {type(asked.config).__name__}")
+    if isinstance(asked.wait, bool) or not isinstance(asked.wait, (int, float)) or not asked.wait >= 0:
+        raise InputError(f"wait={asked.wait!r}: give seconds, 0 or more")
 
 
 def _create(asked: Asked) -> Opened:

@@ -23,9 +23,13 @@ def find_home(home: str | Path | Home | None, key: MemoryKey | None = None) -> H
     if home is None or isinstance(home, (str, Path)):
         named = os.environ.get("AGENTMEM_HOME") if home is None else home
         place = Path(named).expanduser() if named else user_data_path("agentmem")
+        if "\0" in str(place):
+            raise InputError(f"home={str(place)!r} holds a null character, which no path has")
         if os.path.lexists(place) and not place.is_dir():
             raise InputError(f"{place} is no folder, so no agents can live there: name another home")
         return DiskHome(place, key=key or find_key())
+    if not hasattr(home, "peek"):
+        raise InputError(f"home must be a folder's path or a home, got {type(home).__name__}")
     if key is None:
         return home
     if not isinstance(home, DiskHome):

@@ -49,6 +49,10 @@ class ReplyStream(Iterator[str]):
             self._end()
             raise
 
+    def __repr__(self) -> str:
+        state = "complete" if self._reply is not None else "closed" if self._ended else "being read"
+        return f"<ReplyStream: {state}>"
+
     def read(self) -> Reply:
         """Read to the end, and return the reply."""
         for _ in self:

@@ -166,7 +166,7 @@ def _processors(options: SamplingOptions, extra: Sequence[LogitsProcessor]) -> L
 
 def _checked_processors(extra: Sequence[LogitsProcessor]) -> Sequence[LogitsProcessor]:
     """The caller's processors. Raises InputError for what cannot be called."""
-    if isinstance(extra, str) or not isinstance(extra, Iterable):
+    if not isinstance(extra, Iterable):
         raise InputError("logits_processor must be a list of callables (input_ids, scores) -> scores")
     kept = list(extra)
     for one in kept:

@@ -296,3 +296,30 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
         AgentMemory.list(tmp_path / "home")
     with pytest.raises(InputError, match="no folder"):
         AgentMemory.resume("ada", home=tmp_path / "home")
+
+
+def test_a_home_is_a_path_or_a_home(model: LanguageModel) -> None:
+    """Anything else is refused by type, and so is a path that no system has."""
+    for home in (5, ["home"], b"home"):
+        with pytest.raises(InputError, match="home must be"):
+            AgentMemory.resume("ada", model=model, home=home)
+    with pytest.raises(InputError, match="null"):
+        AgentMemory.list("ho\0me")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"config": {"sink_tokens": 4}}, ConfigError),
+        ({"wait": -1}, InputError),
+        ({"wait": "5"}, InputError),
+        ({"wait": float("nan")}, InputError),
+    ],
+)
+def test_options_of_the_wrong_type_make_no_agent(
+    home: Home, model: LanguageModel, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """They are refused before anything is made."""
+    with pytest.raises(error, match=next(iter(options))):
+        AgentMemory.resume("ada", model=model, home=home, **options)
+    assert AgentMemory.list(home) == []

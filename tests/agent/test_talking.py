@@ -329,3 +329,14 @@ def test_search_finds_turns_by_their_words(memory: AgentMemory) -> None:
     assert next(hit.text for hit in memory.search("cat biscuit")) == "And my cat?"
     assert memory.search("walrus") == []
     assert len(memory.search("biscuit", limit=1)) == 1
+
+
+def test_a_stream_says_how_it_stands(memory: AgentMemory) -> None:
+    """Its repr tells a stream that is being read from a complete one and from one that was closed early."""
+    first = memory.stream("Hello", max_new_tokens=2)
+    assert repr(first) == "<ReplyStream: being read>"
+    first.read()
+    assert repr(first) == "<ReplyStream: complete>"
+    second = memory.stream("Hello", max_new_tokens=2)
+    second.close()
+    assert repr(second) == "<ReplyStream: closed>"
