@@ -49,7 +49,7 @@ FUNCTIONS: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
     ("agentmem.store.log", "DiskTokenLog.read", GATHER, _IN_CHOICE),
     ("agentmem.store.log", "DiskTokenLog.gather", GATHER, _IN_CHOICE),
     ("agentmem.store.log", "DiskTokenLog.append", "store: writing", {}),
-    ("agentmem.store.pages", "PageTable.check_rows", CHECKSUMS, {}),
+    ("agentmem.store.pages", "PageTable.check_cells", CHECKSUMS, {}),
     ("agentmem.store.pages", "PageTable.check_slots", CHECKSUMS, {}),
     ("agentmem.store.disk", "DiskStore.commit", "store: commit", {}),
     ("agentmem.engine.sampling", "Sampler.next", "sampling", {}),
