@@ -1,7 +1,7 @@
 """Where the channels of a model's keys lie and how far they reach: what keys are rounded to one byte by.
 
 Measured once per model on a short text of our own, before an agent of ``kv_dtype="int8"`` is made; the agent keeps
-what it was made with. 256 tokens are enough: with 1,024 the error is the same (``python -m benchmarks.kv_error``).
+what it was made with. How far off rounded keys are: ``python -m benchmarks.kv_error``.
 Knows no log and no agent.
 """
 

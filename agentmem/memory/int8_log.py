@@ -23,7 +23,7 @@ from agentmem.memory.rooms import Rooms
 from agentmem.memory.source import KVLayout, TokenLog
 from agentmem_kernels import Channels, round_rows, widen_rows
 
-STEP_ELEMENTS = 1 << 19
+STEP_ELEMENTS = 1 << 20
 """Elements of a layer that are rounded or widened at once: what they need on the way stays near the processor."""
 
 
@@ -39,7 +39,7 @@ class Int8Log:
         self._log = log
         self._rooms = rooms
         self._layout = log.layout.decoded
-        self._channels = _channels_of(log.layout)
+        self._channels = channels_of(log.layout)
 
     @property
     def layout(self) -> KVLayout:
@@ -73,54 +73,56 @@ class Int8Log:
         self, layer: int, start: int, stop: int, keys_out: Tensor | None, values_out: Tensor | None
     ) -> None:
         """Copy tokens [start, stop) of all heads into (Hkv, stop - start, D) buffers."""
-        self._check(layer, max(0, stop - start), keys_out, values_out)
-        for low, high in self._steps(layer, max(0, stop - start)):
-            rows = self._rows(layer, high - low, keys_out, values_out)
-            self._log.read(layer, start + low, start + high, *rows)
-            self._widen(layer, rows, low, high, keys_out, values_out)
+        count = max(0, stop - start)
+        rows = self._rows(layer, count, keys_out, values_out)
+        self._log.read(layer, start, stop, *rows)
+        self._widen(layer, rows, (keys_out, values_out), count)
 
     def gather(self, layer: int, tokens: Tensor, keys_out: Tensor | None, values_out: Tensor | None) -> None:
         """Copy chosen tokens per head: ``tokens`` (Hkv, S) int64 -> (Hkv, S, D) buffers."""
-        self._check(layer, tokens.shape[-1], keys_out, values_out)
-        for low, high in self._steps(layer, tokens.shape[-1]):
-            rows = self._rows(layer, high - low, keys_out, values_out)
-            self._log.gather(layer, tokens[..., low:high], *rows)
-            self._widen(layer, rows, low, high, keys_out, values_out)
+        count = tokens.shape[-1]
+        rows = self._rows(layer, count, keys_out, values_out)
+        self._log.gather(layer, tokens, *rows)  # at once: the store finds what lies together
+        self._widen(layer, rows, (keys_out, values_out), count)
 
     # -- on the way ----------------------------------------------------------------------------------
 
     def _steps(self, layer: int, count: int) -> Iterator[tuple[int, int]]:
-        """``count`` tokens in parts; one empty part for none, so that the log sees every call."""
+        """``count`` tokens in parts."""
         heads, dim = self._layout.layers[layer]
         step = max(1, STEP_ELEMENTS // (heads * dim))
-        for low in range(0, max(1, count), step):
+        for low in range(0, count, step):
             yield low, min(low + step, count)
 
     def _rows(
         self, layer: int, count: int, keys_out: Tensor | None, values_out: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Room for the rows of what is asked for."""
-        heads, width = self._log.layout.layers[layer]
-        shape = (heads, count, width)
-        keys = None if keys_out is None else self._rooms.room("key rows", shape, torch.int8)
-        values = None if values_out is None else self._rooms.room("value rows", shape, torch.int8)
-        return keys, values
+        """Room for the rows of what is asked for. Raises ShapeError when that has no room for what they stand for."""
+        heads, dim = self._layout.layers[layer]
+        wanted, dtype = (heads, count, dim), self._layout.dtype
+        rooms: list[Tensor | None] = [None, None]
+        for part, (name, out) in enumerate((("keys_out", keys_out), ("values_out", values_out))):
+            if out is None:
+                continue
+            if out.shape != wanted or out.dtype != dtype:
+                raise ShapeError(f"{name}: expected {wanted} {dtype}, got {tuple(out.shape)} {out.dtype}")
+            width = self._log.layout.layers[layer][1]
+            rooms[part] = self._rooms.room(f"rows for {name}", (heads, count, width), torch.int8)
+        return rooms[0], rooms[1]
 
     def _widen(
         self,
         layer: int,
         rows: tuple[Tensor | None, Tensor | None],
-        low: int,
-        high: int,
-        keys_out: Tensor | None,
-        values_out: Tensor | None,
+        outs: tuple[Tensor | None, Tensor | None],
+        count: int,
     ) -> None:
-        keys, values = rows
-        scratch = self._scratch(layer, high - low)
-        if keys is not None and keys_out is not None:
-            widen_rows(keys, keys_out[:, low:high], scratch, self._channels[layer])
-        if values is not None and values_out is not None:
-            widen_rows(values, values_out[:, low:high], scratch)
+        for found, out, channels in zip(rows, outs, (self._channels[layer], None), strict=True):
+            if found is None or out is None:
+                continue
+            for low, high in self._steps(layer, count):
+                scratch = self._scratch(layer, high - low)
+                widen_rows(found[:, low:high], out[:, low:high], scratch, channels)
 
     def _rounded(self, kind: str, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Per layer the rows (Hkv, T, D + 2) of tensors (Hkv, T, D)."""
@@ -144,15 +146,8 @@ class Int8Log:
         heads, dim = self._layout.layers[layer]
         return self._rooms.room("scratch", (heads, count, dim), torch.float32)
 
-    def _check(self, layer: int, count: int, keys_out: Tensor | None, values_out: Tensor | None) -> None:
-        heads, dim = self._layout.layers[layer]
-        wanted, dtype = (heads, count, dim), self._layout.dtype
-        for name, out in (("keys_out", keys_out), ("values_out", values_out)):
-            if out is not None and (out.shape != wanted or out.dtype != dtype):
-                raise ShapeError(f"{name}: expected {wanted} {dtype}, got {tuple(out.shape)} {out.dtype}")
 
-
-def _channels_of(layout: KVLayout) -> list[Channels]:
+def channels_of(layout: KVLayout) -> list[Channels]:
     """Each layer's key channels, from the codec's bytes."""
     assert layout.codec is not None, "a log of codes has a codec"
     flat = torch.frombuffer(bytearray(layout.codec.channels), dtype=torch.bfloat16).float()

@@ -52,8 +52,7 @@ def widen_rows(rows: Tensor, out: Tensor, scratch: Tensor, channels: Channels | 
     ``scratch`` (H, S, D) fp32 is overwritten where there are ``channels``.
     """
     D = out.shape[-1]
-    # cloned, since a scale behind an odd number of codes has no address to be looked at in place
-    scale = rows[..., D:].clone(memory_format=torch.contiguous_format).view(torch.bfloat16)  # (H, S, 1)
+    scale = _scales(rows)
     if channels is None:
         if out.dtype == torch.bfloat16:
             torch.mul(rows[..., :D], scale, out=out)
@@ -64,6 +63,16 @@ def widen_rows(rows: Tensor, out: Tensor, scratch: Tensor, channels: Channels | 
     scratch.mul_(scale)
     torch.addcmul(channels.offset, scratch, channels.factor, out=scratch)
     out.copy_(scratch)
-    empty = scale == 0
-    if bool(empty.any()):
-        out.masked_fill_(empty, 0.0)
+    if not scale.view(torch.int16).numpy().all():
+        out.masked_fill_(scale == 0, 0.0)
+
+
+def _scales(rows: Tensor) -> Tensor:
+    """The scales (H, S, 1) bfloat16 of rows; in place, unless they lie behind an odd number of codes."""
+    width = rows.shape[-1]
+    if width % 2:
+        rows, width = (
+            rows[..., width - SCALE_BYTES :].clone(memory_format=torch.contiguous_format),
+            SCALE_BYTES,
+        )
+    return rows.view(torch.bfloat16)[..., width // 2 - 1 :]
