@@ -23,10 +23,11 @@ SCARCE = 24 << 10
 """Bytes for fewer blocks than one selection has candidates."""
 INFLLM = SMALL.changed(selector="infllm", positions="infllm", dense_tokens=24, reselect_every=4)
 LIVES = {
-    "scarce": (SCARCE, SMALL, WHOLE),
+    "scarce": (SCARCE, SMALL, WHOLE[:15]),
     "plenty": (PLENTY, SMALL, WHOLE),
-    "every block": (PLENTY, SMALL.changed(selector="exact"), WHOLE[:12]),
-    "infllm": (SCARCE, INFLLM, WHOLE[:12]),
+    "every block": (PLENTY, SMALL.changed(selector="exact"), WHOLE[:10]),
+    "int8": (PLENTY, SMALL.changed(kv_dtype="int8"), WHOLE[:10]),
+    "infllm": (SCARCE, INFLLM, WHOLE[:10]),
 }
 
 

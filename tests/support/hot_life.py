@@ -12,8 +12,10 @@ from torch import Tensor
 from agentmem.agent import AgentMemory
 from agentmem.engine.model import LanguageModel
 from agentmem.errors import InputError
+from agentmem.memory.int8_log import readable
 from agentmem.memory.residency import CacheUse
-from agentmem.memory.slab import Share
+from agentmem.memory.rooms import Rooms
+from agentmem.memory.slab import KEYS, VALUES, Share
 from support.session_agent import log_tensors
 from support.templates import tokenizer_for
 from support.tiny_language_model import plain_model
@@ -130,35 +132,10 @@ STEPS: Mapping[str, Callable[[HotLife], Any]] = {
     "expire": lambda life: life.memory.apply_retention(max_tokens=200).tokens,
     "repair": lambda life: life.memory.repair().ok,
 }
-WHOLE = [
-    *(
-        "hello",
-        "story",
-        "question",
-        "shout",
-        "answer",
-        "again",
-        "on from",
-        "dropped",
-        "again",
-        "go back",
-        "question",
-    ),
-    *(
-        "refused",
-        "again",
-        "fork",
-        "again",
-        "wait",
-        "answer",
-        "hold back",
-        "again",
-        "forget",
-        "again",
-        "repair",
-    ),
-    *("again", "rebuild", "again", "story", "question", "expire", "again"),
-]
+WHOLE = (
+    "hello, story, question, shout, answer, again, on from, dropped, again, go back, question, refused, again, fork, "
+    "again, wait, answer, hold back, again, forget, again, repair, again, rebuild, again, story, question, expire, again"
+).split(", ")
 
 
 def _digest(tensor: Tensor) -> str:
@@ -177,14 +154,17 @@ def held_and_wrong(memory: AgentMemory) -> tuple[int, list[tuple[int, int, int, 
     slab = None if share is None else share.slab
     if share is None or slab is None:
         return 0, []
-    whole, held, wrong = log_tensors(store), 0, []
+    log, held, wrong = readable(store.log, Rooms(torch.device("cpu"))), 0, []
     for layer, residency in slab.resident.items():
+        heads, dim = log.layout.layers[layer]
+        whole = [torch.empty(heads, log.length, dim, dtype=log.layout.dtype) for _ in (KEYS, VALUES)]
+        log.read(layer, 0, log.length, *whole)
         blocks, slots = residency._held
         for unit, slot in zip(blocks.tolist(), slots.tolist(), strict=True):
             block, head, part = unit & (1 << 28) - 1, unit >> 28 & 255, unit >> 36 & 1
             if unit >> 37 == share._number:
                 start = config.sink_tokens + block * config.block_tokens
-                true = whole[2 * layer + part][head, start : start + config.block_tokens]
+                true = whole[part][head, start : start + config.block_tokens]
                 held += 1
                 if not torch.equal(true, slab.places[layer][slot].cpu()):
                     wrong.append((layer, part, head, block))
