@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+import agentmem
 from agentmem.cli.bars import token_bar
 from agentmem.cli.failures import reported
 from agentmem.cli.opening import opened
 from agentmem.cli.options import DATES, AsJson, Home, Mode, Model, Name, Wait, aware
 from agentmem.cli.shown import console, count, print_json
+from agentmem.errors import InputError
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -39,7 +41,11 @@ def fork(
 def rewind(
     name: Name,
     state_id: Annotated[
-        str, typer.Argument(metavar="STATE", help="A state id, or how one in `agentmem history` begins.")
+        str,
+        typer.Argument(
+            metavar="STATE",
+            help="A state id, or how one in `agentmem history` begins; start: before all turns.",
+        ),
     ],
     home: Home = None,
     model: Model = None,
@@ -49,13 +55,21 @@ def rewind(
     """Go back to an earlier state. Later turns stay reachable by their own state ids."""
     with opened(name, home=home, model=model, wait=wait) as memory:
         before = memory.checkpoint()
-        matches = {turn.state_id for turn in memory.history() if turn.state_id.startswith(state_id)}
-        memory.rewind(matches.pop() if len(matches) == 1 else state_id)
+        memory.rewind(None if state_id == "start" else _whole_state(memory, state_id))
         now, held = memory.checkpoint(), memory.tokens_held
     if as_json:
         print_json({"agent": name, "state_id": now, "before": before, "tokens_held": held})
     else:
+        now = now or "the start"
         console().print(f"{name} is at {now}, {count(held, 'token')} held; it was at {before}.", markup=False)
+
+
+def _whole_state(memory: agentmem.AgentMemory, begins: str) -> str:
+    """The one state of the history that begins so, else what was typed. Raises InputError for several, or none typed."""
+    found = {turn.state_id for turn in memory.history() if turn.state_id.startswith(begins)}
+    if not begins or (len(found) > 1 and begins not in found):
+        raise InputError(f"{len(found)} states begin with {begins!r}; type more of the one that is meant")
+    return found.pop() if len(found) == 1 else begins
 
 
 @reported

@@ -356,3 +356,20 @@ def test_the_history_shows_sources_and_pins(ada: Path, tmp_path: Path) -> None:
     assert "pinned" in shown
     assert "quarantine" in shown
     assert told(ada, "history", "ada")[-1]["messages"][0]["content"] == "The fence is green."
+
+
+def test_rewind_takes_what_names_one_state(ada: Path) -> None:
+    """The beginning of an id, or "start"; nothing typed is a mistake, and no turn is lost by it."""
+    first, second = (turn["state_id"] for turn in told(ada, "history", "ada"))
+
+    assert run(ada, "rewind", "ada", "").exit_code == 1
+    assert told(ada, "rewind", "ada", first[:12])["state_id"] == first
+    assert run(ada, "rewind", "ada", "").exit_code == 1
+    assert told(ada, "rewind", "ada", "start") == {
+        "agent": "ada",
+        "state_id": None,
+        "before": first,
+        "tokens_held": 0,
+    }
+    assert run(ada, "history", "ada").stdout == "ada holds no turns.\n"
+    assert told(ada, "rewind", "ada", second)["state_id"] == second
