@@ -62,7 +62,7 @@ class EncryptedConnection(IndexConnection):
         self._file_id = b""
         self._number = 0  # records there are
         self._chain = b""  # the tag of the last one
-        self._parts: list[bytes] = []  # of a snapshot that is being read
+        self._image = bytearray()  # as much as was read of a snapshot
         self._end = self._snapshot_end = 0
         self._seen = (0, 0)
         self._fd = -1
@@ -109,31 +109,39 @@ class EncryptedConnection(IndexConnection):
         self.load()
 
     def load(self) -> None:
-        """Decrypt the file, or what was added to it, and run it. Raises DamagedError."""
-        data, found = self._bytes()
-        if len(data) < FIRST_RECORD or not data.startswith(_MAGIC):
-            raise self._damaged("the header", "it is not the one it was made with")
-        file_id = file_id_of(data)
-        at = self._end
-        if file_id != self._file_id or at > len(data):
-            self._file_id, self._number, self._chain, at = file_id, 0, b"", FIRST_RECORD
-            self._parts = []
-        while at < len(data):
-            size = size_at(data, at)
-            if size is None:
-                break  # a record that was never finished: nobody was told of it
-            plain = self._opened(data, at, size)
-            at += 4 + size
-            if plain[:1] == b"s":
-                self._snapshot_end = at
-            self._run(plain)
-        if self._parts or not self._number:
-            raise self._damaged(f"bytes {FIRST_RECORD} on", "the snapshot is not there in full")
-        self._end, self._seen = at, (found.st_ino, found.st_size)
+        """Decrypt the file, or what was added to it, and run it. Raises DamagedError, StoreError."""
+        try:
+            with opened(self.path, os.O_RDONLY) as fd:
+                found = os.fstat(fd)
+                self._end = self._read(fd, found.st_size)
+        except OSError as error:
+            raise unreadable(self.agent_id, self.path.name, "the whole file", "read", error) from error
+        self._seen = (found.st_ino, found.st_size)
         if not self.read_only:
             self._let_go()
             with typed(self.agent_id, "opening the index"):
                 self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def _read(self, fd: int, size: int) -> int:
+        """Run the records that were not run yet, one after the other; returns where they end. Raises OSError."""
+        head = read_all(fd, FIRST_RECORD, 0)
+        if len(head) < FIRST_RECORD or not head.startswith(_MAGIC):
+            raise self._damaged("the header", "it is not the one it was made with")
+        file_id, at = file_id_of(head), self._end
+        if file_id != self._file_id or at > size:
+            self._file_id, self._number, self._chain, at = file_id, 0, b"", FIRST_RECORD
+            self._image = bytearray()
+        while (
+            record := _record_at(fd, at, size)
+        ) is not None:  # one that was never finished was told to nobody
+            plain = self._opened(record, at)
+            at += len(record)
+            if plain[:1] == b"s":
+                self._snapshot_end = at
+            self._run(plain)
+        if self._image or not self._number:
+            raise self._damaged(f"bytes {FIRST_RECORD} on", "the snapshot is not there in full")
+        return at
 
     @property
     def standing(self) -> tuple[bytes, int, bytes]:
@@ -165,34 +173,26 @@ class EncryptedConnection(IndexConnection):
             if (found.st_ino, found.st_size) != self._seen:
                 self.load()
 
-    def _bytes(self) -> tuple[bytes, os.stat_result]:
-        try:
-            with opened(self.path, os.O_RDONLY) as fd:
-                found = os.fstat(fd)
-                return read_all(fd, found.st_size, 0), found
-        except OSError as error:
-            raise unreadable(self.agent_id, self.path.name, "the whole file", "read", error) from error
-
-    def _opened(self, data: bytes, at: int, size: int) -> bytes:
+    def _opened(self, record: bytes, at: int) -> bytes:
         assert self.cipher is not None
-        plain = opened_record(self.cipher, self._file_id, self._number, self._chain, data, at)
+        plain = opened_record(self.cipher, self._file_id, self._number, self._chain, record, 0)
         if plain is None:
-            raise self._damaged(f"bytes {at} to {at + size + 4}", "it was changed")
-        self._number, self._chain = self._number + 1, data[at + 4 + size - TAG_BYTES : at + 4 + size]
+            raise self._damaged(f"bytes {at} to {at + len(record)}", "it was changed")
+        self._number, self._chain = self._number + 1, record[-TAG_BYTES:]
         return plain
 
     def _run(self, plain: bytes) -> None:
-        if plain[:1] == b"p":
-            self._parts.append(plain[1:])
-            return
+        if plain[:1] in (b"p", b"s"):
+            self._image += memoryview(plain)[1:]
         if plain[:1] == b"s":
-            whole, self._parts = b"".join((*self._parts, plain[1:])), []
             with closing(sqlite3.connect(":memory:")) as image:
-                image.deserialize(whole)
+                image.deserialize(self._image)
+                self._image = bytearray()  # it is copied, and the next copy needs its room
                 image.backup(self)  # a deserialized database could not grow beyond 1 GB
             if self.seals is None:  # what it put into the connection outlives what is in the database
                 with self.muted():
                     self.seals = Seals(self, read_only=False)
+        if plain[:1] in (b"p", b"s"):
             return
         with self.muted():
             self.execute("BEGIN")
@@ -329,6 +329,16 @@ def _record(cipher: Cipher, plain: bytes, bound: bytes) -> bytes:
     nonce = secrets.token_bytes(NONCE_BYTES)
     body = cipher.encrypt(nonce, plain, bound)
     return struct.pack("<I", len(nonce) + len(body)) + nonce + body
+
+
+def _record_at(fd: int, at: int, end: int) -> bytes | None:
+    """The record at a place of a file, its length first; None for one that is not there in full."""
+    head = read_all(fd, 4, at)
+    size = int.from_bytes(head, "little")
+    if len(head) < 4 or not NONCE_BYTES + TAG_BYTES <= size <= end - at - 4:
+        return None
+    record = head + read_all(fd, size, at + 4)
+    return record if len(record) == size + 4 else None
 
 
 def size_at(data: bytes, at: int) -> int | None:

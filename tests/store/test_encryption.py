@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -377,3 +379,48 @@ def test_without_the_extra_the_remedy_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(MissingExtraError, match=r"agentmem-kv\[crypto\]"):
         create(home)
     assert home.list() == []
+
+
+def test_what_is_readable_without_the_key(home: DiskHome) -> None:
+    """Who the agent is, and how often it committed: the open part of the index holds no other row."""
+    store = home.open("ada")
+    store.forget([2])
+    store.rewind("state-1")
+    store.close()
+    with closing(sqlite3.connect(folder(home) / "agent.db")) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        held = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+        state = db.execute("SELECT head, next_segment, digest_kind, digest_count FROM state").fetchone()
+    of_a_new_one = {"identity", "state", "_sqlite_migrations", "tallies"}
+    assert {name for name, count in held.items() if count} == of_a_new_one
+    assert state == (None, 0, None, 0)
+    known = {"agent.db", "agent.db-wal", "agent.db-shm", "agent.enc", "agent.mark", "key", "lock"}
+    assert {path.name for path in files(home) if path.parent == folder(home)} <= known
+    assert len((folder(home) / "agent.mark").read_bytes()) == 16  # a number and its checksum
+
+
+def test_forgotten_pages_that_are_put_back_cannot_be_read(home: DiskHome) -> None:
+    """Their nonces and tags are nowhere in the index any more, free pages included: the old bytes are noise."""
+    store = home.open("ada")
+    before = {
+        (number, page.page): page.sums
+        for number in store._slots.segments()
+        for page in store._slots.pages(number)
+    }
+    old = {path: path.read_bytes() for path in folder(home).glob("kv/*")}
+    store.forget([2])
+    after = {
+        (number, page.page): page.sums
+        for number in store._slots.segments()
+        for page in store._slots.pages(number)
+    }
+    changed = [sums for place, sums in before.items() if after.get(place) != sums]
+    image = store._index._db.conn.serialize()
+    assert changed and any(sums in image for sums in before.values())
+    assert not any(sums[:12] in image or sums[12:44] in image for sums in changed)
+    store.close()
+    for path, data in old.items():
+        path.write_bytes(data)
+    store = home.open("ada")
+    assert same(contents(store.log), expected((1, 40), (-2, 50), (3, 7)))
+    store.close()
