@@ -16,13 +16,15 @@ from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.slab import Share, Slab, smallest_budget
 
 SHARE_OF_FREE = 8
-"""By default a GPU's slab takes one part in so many of the memory that is free when it is first needed."""
+"""Left to choose, a GPU's slab takes one part in so many of the memory that is free when it is first needed."""
 AT_MOST = 4 << 30
-"""Bytes that it takes by default, whatever is free."""
+"""Bytes that it takes then, whatever is free."""
 
 
 class DeviceCache:
     """The slab of one model, made when an agent first needs it. All agents of the model share its budget.
+
+    There is none until ``set_budget`` is called: no GPU has yet run its tests (``pytest -m gpu``).
 
     It serves blocks of one length: that of the agent that came first, until nobody uses it. Agents with another
     ``block_tokens`` read past it, to the same results.
@@ -33,7 +35,7 @@ class DeviceCache:
         self._dtype = dtype
         self._device = device
         self._lock = threading.Lock()
-        self._budget: int | None = None
+        self._budget: int | None = 0
         self._slab: Slab | None = None
         self._leaving: weakref.ref[Slab] | None = None  # turns that have begun may still use it
 
@@ -44,14 +46,14 @@ class DeviceCache:
         return 0 if slab is None else slab.device_bytes
 
     def set_budget(self, budget: int | None) -> None:
-        """From each agent's next turn on: bytes, 0 for no cache, None for the device's default.
+        """From each agent's next turn on: bytes, 0 for no cache, None for a part of what is free.
 
         Raises:
             ConfigError: it is negative.
         """
         if budget is not None and budget < 0:
             raise ConfigError(
-                f"a device cache of {budget} bytes: give it bytes, 0 for no cache, or None for the default"
+                f"a device cache of {budget} bytes: give it bytes, 0 for no cache, or None for a part of what is free"
             )
         with self._lock:
             if self._slab is not None:
@@ -94,7 +96,7 @@ class DeviceCache:
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes for a device where nothing was said: on the CPU none, since the page cache is the tier there."""
+    """Bytes where no number was given: on the CPU none, since the page cache is the tier there."""
     if device.type != "cuda":
         return 0
     free, _ = torch.cuda.mem_get_info(device)

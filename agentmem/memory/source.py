@@ -51,7 +51,7 @@ class KVLayout:
 
     @property
     def kv_dtype(self) -> str:
-        """ "model" or "int8", as options have it."""
+        """As options have it: "model" or "int8"."""
         return "model" if self.codec is None else "int8"
 
     def in_int8(self, channels: bytes) -> KVLayout:

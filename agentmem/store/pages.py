@@ -59,7 +59,7 @@ class PageTable:
         self._filled = np.zeros(count, dtype=np.int64)
         # unchecked[tensor][head * pages + page]: the same order as a file's rows, 32 to a cell
         self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
-        self._flags = [memoryview(unchecked) for unchecked in self._unchecked]  # the same, for single looks
+        self._flags = [unchecked.data for unchecked in self._unchecked]  # the same, for single looks
         self._passed: list[tuple[int, list[int]]] = []  # (tensor, cells) since the last ``distrust``
         self._renewed: list[NDArray[np.int64]] = []  # and pages
         self.bytes_checked = 0
@@ -202,8 +202,8 @@ class PageTable:
         """
         self._file.check_size()
         pages, column = len(self._filled), self._columns[tensor]
-        unchecked, filled, sums = self._flags[tensor], memoryview(self._filled), memoryview(self._sums)
-        whole = None if self._all_whole else memoryview(self._whole)
+        unchecked, filled, sums = self._flags[tensor], self._filled.data, self._sums.data
+        whole = None if self._all_whole else self._whole.data
         rows, read, base = self._file.tensor_bytes(tensor), self._file.read, self._file.spec.offsets[tensor]
         row = self._file.row_bytes(tensor)
         passed: list[int] = []

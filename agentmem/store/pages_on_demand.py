@@ -36,7 +36,7 @@ class PagesOnDemand(PageTable):
         super().__init__(file, (), live)
         self._find = find
         self._known = np.zeros(len(self._filled), dtype=np.bool_)  # fetched, or begun by an open turn
-        self._looks = memoryview(self._known)
+        self._looks = self._known.data
         for unchecked in self._unchecked:
             unchecked[:] = True
         self._there = np.zeros((len(self._filled), PAGE_SLOTS), dtype=np.bool_)

@@ -203,8 +203,12 @@ def test_the_talk_goes_on_behind_a_forgotten_end(
     memory.observe("Good day.", at=AT)
     reply = memory.chat("Well?", max_new_tokens=1, at=AT)
 
-    assert text_of(memory).removesuffix(reply.text).endswith(
-        "My dog is called Biscuit.\n\nGood day.<|im_end|>\n<|im_start|>user\nWell?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        text_of(memory)
+        .removesuffix(reply.text)
+        .endswith(
+            "My dog is called Biscuit.\n\nGood day.<|im_end|>\n<|im_start|>user\nWell?<|im_end|>\n<|im_start|>assistant\n"
+        )
     )
     memory.forget(source="dog")
     memory.rewind(memory.checkpoint())

@@ -91,7 +91,7 @@ def test_offsets_do_not_drown_what_tells_tokens_apart() -> None:
 
 
 def test_replies_stay_near_those_of_exact_keys() -> None:
-    """Fact 1 is not promised of int8: with all rows read back, logits are off by a hundredth of their spread."""
+    """Fact 1 is not promised of int8: with all rows read back, logits are off by less than a twentieth of their spread."""
     model = language_model()
     ids = list(range(10, 90))
     logits = []
