@@ -31,13 +31,13 @@ class MemoryConfig(BaseModel):
     """The newest tokens, always attended."""
     recall_tokens: int = Field(1024, ge=0, le=1 << 20)
     """Room for recalled blocks; a multiple of ``block_tokens``."""
-    block_tokens: int = Field(32, ge=1, le=4096)
+    block_tokens: int = Field(16, ge=1, le=4096)
     """Tokens in a block, the unit of retrieval."""
     chunk_tokens: int = Field(512, ge=1, le=65_536)
     """Tokens forwarded at once while reading; one selection each. Stored with the agent."""
     dense_tokens: int | None = Field(None, ge=0)
     """A chunk that ends at or before this attends to everything. None: the budget."""
-    selector: str = "two-stage-edges"
+    selector: str = "two-stage-pairs"
     """Which rule chooses the blocks; see :mod:`agentmem.memory.selectors`."""
     positions: Literal["ordered", "infllm", "lm-infinite", "streaming"] = "ordered"
     """How the past is placed: in token order at consecutive positions, or as a reference mode does;

@@ -192,7 +192,6 @@ STATEMENTS: dict[str, Callable[[Case, int], list[list[int]]]] = {
     "two-stage": TWO_STAGE,
     "two-stage-layer": two_stage(vote=layer_shares),
     "two-stage-edges": across_edges(1 / 2, 30),
-    "two-stage-edges-58": across_edges(5 / 8, 30),
     "two-stage-pairs": across_edges(0, 20, edge=8, span=2),
     "two-stage-query-1": TWO_STAGE,
     "two-stage-query-64": TWO_STAGE,

@@ -172,7 +172,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(record["rows"]) == 2 * (2 * len(ways(16)) + 1)
     assert record["summary"][0]["coverage"]["n"] == 2
     assert (tmp_path / "s.png").stat().st_size > 1000
-    assert main([*command, "--config", '{"recall_tokens": 32}']) == 2
+    assert main([*command, "--config", '{"recall_tokens": 16}']) == 2
     assert "has no half of whole blocks" in capsys.readouterr().err
     assert main(["--model", str(folder), "--config", json.dumps(options), "--length", "1K"]) == 2
     assert "ask for a longer history" in capsys.readouterr().err

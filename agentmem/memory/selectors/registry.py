@@ -31,21 +31,17 @@ class Rule:
 
 
 SELECTORS: Mapping[str, Rule] = {
-    "two-stage-edges": Rule(
-        "as two-stage, with neighbours beyond an edge that the mass inside a chosen block leans to, at most 30 %",
-        AcrossEdges,
-    ),
-    "two-stage": Rule("mean keys pick 4K candidates, true attention mass picks K of them", TwoStage),
-    "two-stage-edges-58": Rule(
-        "two-stage-edges where 5/8 of the mass lie at the edge, not 1/2",
-        lambda: AcrossEdges("two-stage-edges-58", leaning=0.625),
-    ),
     "two-stage-pairs": Rule(
         "for blocks of 16: one digest for two of them; a fifth of the places to the blocks beside the best ones",
         lambda: AcrossEdges(
             "two-stage-pairs", leaning=0.0, percent=20, parts=1, rule=TwoStage(digest_span=2)
         ),
     ),
+    "two-stage-edges": Rule(
+        "for blocks of 32: as two-stage, with neighbours beyond an edge that a chosen block's mass leans to, at most 30 %",
+        AcrossEdges,
+    ),
+    "two-stage": Rule("mean keys pick 4K candidates, true attention mass picks K of them", TwoStage),
     "two-stage-layer": Rule(
         "all heads of a layer vote for one set of blocks (TokenSelect's soft vote)",
         lambda: TwoStage("two-stage-layer", vote=layer_sum),
