@@ -29,11 +29,11 @@ def test_costs_are_measured_and_written(
     assert selection.main() == 0
     costs = json.loads(out.read_text(encoding="utf-8"))["costs"]
     assert [(c["selector"], c["tokens"], c["blocks"]) for c in costs] == [
-        (name, tokens, (tokens - 1024 - 64) // 32)
+        (name, tokens, (tokens - 1024 - 64) // 16)
         for tokens in (3000, 9000)
         for name in ("two-stage", "sub-means-4", "two-stage-question")
     ]
-    assert [c["digest_percent"] for c in costs[:3]] == [1.5625, 6.25, 1.5625]
+    assert [c["digest_percent"] for c in costs[:3]] == [3.125, 12.5, 3.125]
     assert all(c["selection_ms"] > 0 and c["digest_ms_per_1k_tokens"] > 0 for c in costs)
     assert "two-stage-question" in capsys.readouterr().out
 

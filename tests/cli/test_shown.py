@@ -32,7 +32,7 @@ def test_records_become_json() -> None:
     assert row["path"] == "a/b"
     assert row["when"] == "2026-01-02T03:04:05+00:00"
     assert row["rows"] == [1, 2]
-    assert row["config"]["block_tokens"] == 32
+    assert row["config"]["block_tokens"] == 16
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "a\rb", "\x00"])

@@ -30,14 +30,14 @@ def agent_of(model: LanguageModel) -> SessionAgent:
 
 def test_turns_hand_their_buffers_on(model: LanguageModel) -> None:
     """One after the other: the same buffers. At once: buffers of their own. Another size: the old are let go."""
-    store = agent_of(model).store
-    with model.turn(store.log, store.digests, SMALL) as first:
+    store, config = agent_of(model).store, SMALL.changed(selector="two-stage")
+    with model.turn(store.log, store.digests, config) as first:
         used = first.memory._workspace
-        with model.turn(store.log, store.digests, SMALL) as second:
+        with model.turn(store.log, store.digests, config) as second:
             assert second.memory._workspace is not used
-    with model.turn(store.log, store.digests, SMALL.changed(selector="two-stage")) as third:
+    with model.turn(store.log, store.digests, config.changed(selector="two-stage-edges")) as third:
         assert third.memory._workspace in (used, second.memory._workspace)
-    with model.turn(store.log, store.digests, SMALL.changed(window_tokens=40)) as wider:
+    with model.turn(store.log, store.digests, config.changed(window_tokens=40)) as wider:
         assert wider.memory._workspace.size.past > used.size.past
     assert model._workspaces == [wider.memory._workspace]
 

@@ -18,7 +18,7 @@ from support.tiny_models import prompt
 CONFIG = MemoryConfig(
     sink_tokens=5,
     window_tokens=10,
-    recall_tokens=16,
+    recall_tokens=20,
     block_tokens=4,
     chunk_tokens=24,
     reselect_every=4,
@@ -51,7 +51,7 @@ def test_the_choice_matters(model: LanguageModel) -> None:
     ids = prompt(120, seed=6)[0].tolist()
     logits = [
         SessionAgent(model, InMemoryHome(), CONFIG.changed(recall_tokens=recall)).turn(ids)
-        for recall in (0, 16)
+        for recall in (0, 20)
     ]
 
     assert (logits[0] - logits[1]).abs().max() > 1e-2

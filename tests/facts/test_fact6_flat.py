@@ -13,6 +13,7 @@ from torch import Tensor
 from agentmem.agent import AgentMemory
 from agentmem.engine.model import LanguageModel
 from agentmem.memory import working_memory
+from agentmem.memory.selectors import make_selector
 from support.templates import tokenizer_for
 from support.tiny_language_model import SMALL, plain_model
 
@@ -67,7 +68,7 @@ def test_python_keeps_less_than_a_turn_of_tokens(tmp_path: Path) -> None:
 def test_each_decoded_token_attends_to_the_same_number_of_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the past is, a step's keys are the budget, the turn's own and at most a block."""
+    """However long the past is, a step's keys are the budget, the turn's own and less than blocks with one digest."""
     sizes: list[int] = []
     attend = working_memory.attend
 
@@ -85,9 +86,10 @@ def test_each_decoded_token_attends_to_the_same_number_of_tokens(
         memory.chat("My dog is called Biscuit.", max_new_tokens=20)
         longest.append(max(sizes))
 
-    bound = SMALL.budget + SMALL.block_tokens - 1 + SMALL.chunk_tokens + SMALL.reselect_every
+    digested = SMALL.block_tokens * make_selector(SMALL.selector).digest_span
+    bound = SMALL.budget + digested - 1 + SMALL.chunk_tokens + SMALL.reselect_every
     assert max(longest) <= bound
-    assert max(longest[-5:]) <= max(longest[4:9])
+    assert max(longest[-8:]) <= max(longest[4:12])
 
 
 def test_reading_far_more_than_the_trained_length_uses_one_workspace(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from agentmem.memory.selectors import QUERY_ROWS
 
 CANDIDATES = 4
 """Times as many candidates as blocks are chosen."""
-ACROSS_PERCENT = 30
-"""Part of the places that may go to blocks beyond an edge, rounded down."""
+BESIDE_PERCENT = 20
+"""Part of the places that go to blocks beside the best ones, rounded down."""
+TOGETHER = 2
+"""Neighbouring blocks that are candidates together, by one mean of all their keys."""
 
 
 @dataclass
@@ -140,9 +142,10 @@ class SparseOracle:
             return [list(range(before)) for _ in heads]
         sinks = list(range(min(config.sink_tokens, before)))
         blocks, start = [], len(sinks)
-        while start + config.block_tokens + config.window_tokens <= before:
-            blocks.append(range(start, start + config.block_tokens))
-            start += config.block_tokens
+        while start + TOGETHER * config.block_tokens + config.window_tokens <= before:
+            for _ in range(TOGETHER):
+                blocks.append(range(start, start + config.block_tokens))
+                start += config.block_tokens
         window = list(range(start, before))
         living = [b for b, tokens in enumerate(blocks) if not self.dead.issuperset(tokens)]
         K = min(config.recall_tokens // config.block_tokens, len(living))
@@ -164,23 +167,29 @@ class SparseOracle:
         q_raw: Tensor,
         scaling: float,
     ) -> list[int]:
-        """Mean keys pick 4 K candidates; most places go by true attention mass, the others beyond edges it leans to."""
+        """Mean keys of pairs pick 4 K candidates; most places go by true attention mass, the others beside those."""
         group, past = spec.num_q_heads // spec.num_kv_heads, self._past[spec.index]
         keys = {b: {t: past.keys[t][head] for t in blocks[b] if t not in self.dead} for b in living}
         votes = []
         for g in range(group):
             rows = [*(q[head * group + g] for q in self._newest[spec.index]), *q_raw[head * group + g]]
             votes += [self._vector(spec, row, scaling) for row in _averaged(rows)]
-        means = {b: torch.stack(list(found.values())).mean(0) for b, found in keys.items()}
-        coarse = _elect([{b: float(mean @ q) for b, mean in means.items()} for q in votes])
-        candidates = _fullest(coarse)[: CANDIDATES * K]
+        candidates = living
+        if CANDIDATES * K < len(blocks):
+            joint: dict[int, list[Tensor]] = {}
+            for b, found in keys.items():
+                joint.setdefault(b // TOGETHER, []).extend(found.values())
+            means = {pair: torch.stack(found).mean(0) for pair, found in joint.items()}
+            coarse = _elect([{pair: float(mean @ q) for pair, mean in means.items()} for q in votes])
+            best = _fullest(coarse)[: math.ceil(CANDIDATES * K / TOGETHER)]
+            candidates = [b for b in living if b // TOGETHER in best]
         tokens = {t: key for b in candidates for t, key in keys[b].items()}
         mass = _elect([{t: float(key @ q) for t, key in tokens.items()} for q in votes])
         order = _fullest({b: sum(mass.get(t, 0.0) for t in blocks[b]) for b in candidates})
-        top = order[: K - K * ACROSS_PERCENT // 100]
-        beyond = [b for b in _fullest(_claims(top, blocks, mass)) if b in living and b not in top]
-        rest = [b for b in order if b not in top and b not in beyond]
-        return sorted([*top, *beyond, *rest][:K])
+        top = order[: K - K * BESIDE_PERCENT // 100]
+        beside = [b for b in _fullest(_claims(top, blocks, mass)) if b in living and b not in top]
+        rest = [b for b in order if b not in top and b not in beside]
+        return sorted([*top, *beside, *rest][:K])
 
     def _vector(self, spec: LayerSpec, row: Tensor, scaling: float) -> Tensor:
         """A query as it meets raw keys: turned to the window's distance, scaled."""
@@ -234,12 +243,10 @@ def _fullest(votes: dict[int, float]) -> list[int]:
 
 
 def _claims(top: list[int], blocks: list[range], mass: dict[int, float]) -> dict[int, float]:
-    """Blocks beside one whose nearest quarter holds more than half of its mass: the larger such quarter's mass."""
+    """Blocks beside one of the best: its mass, the larger where two of those are beside."""
     claims: dict[int, float] = {}
     for b in top:
-        found = [mass.get(t, 0.0) for t in blocks[b]]
-        quarter = max(1, len(found) // 4)
-        for beside, edge in ((b - 1, sum(found[:quarter])), (b + 1, sum(found[-quarter:]))):
-            if edge > sum(found) / 2:
-                claims[beside] = max(edge, claims.get(beside, 0.0))
+        found = sum(mass.get(t, 0.0) for t in blocks[b])
+        for beside in (b - 1, b + 1):
+            claims[beside] = max(found, claims.get(beside, 0.0))
     return claims
