@@ -91,7 +91,7 @@ class OurSide:
 
     def resume(self, length: int) -> Figures:
         """Open an agent and sample its first token: from a warm page cache and, where it can be, a cold one."""
-        self._first_token(length)  # brings what it reads into the page cache; opening alone reads no keys or values
+        self._first_token(length)  # what it reads is in the page cache now; opening alone reads no keys
         found = dict(zip(("resume_ms", "first_ms"), self._first_token(length), strict=True))
         if evict(self._folder / "agents"):
             found |= zip(("cold_resume_ms", "cold_first_ms"), self._first_token(length), strict=True)

@@ -81,7 +81,7 @@ def test_each_decoded_token_attends_to_the_same_number_of_tokens(
     model = LanguageModel.wrap(plain_model(), tokenizer_for("chatml"))
     memory = AgentMemory.resume("ada", model=model, home=tmp_path, config=SMALL)
     longest = []
-    for _ in range(20):
+    for _ in range(36):
         sizes.clear()
         memory.chat("My dog is called Biscuit.", max_new_tokens=20)
         longest.append(max(sizes))
@@ -89,7 +89,7 @@ def test_each_decoded_token_attends_to_the_same_number_of_tokens(
     digested = SMALL.block_tokens * make_selector(SMALL.selector).digest_span
     bound = SMALL.budget + digested - 1 + SMALL.chunk_tokens + SMALL.reselect_every
     assert max(longest) <= bound
-    assert max(longest[-8:]) <= max(longest[4:12])
+    assert max(longest[20:]) <= max(longest[4:20]), "each half sees every place of the grid"
 
 
 def test_reading_far_more_than_the_trained_length_uses_one_workspace(tmp_path: Path) -> None:
