@@ -2,7 +2,7 @@
 
 A gather takes some hundred blocks a head from all over the log, a few from each segment. Looking at those of all
 heads and segments together costs as much as looking at those of one, and where tokens come in runs of a page's
-length, as blocks do, only their first ones need looking at. Integers only: knows no files and no bytes.
+length or half of it, as blocks do, only their first ones need looking at. Integers only: knows no files and no bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from agentmem.store.extents import BranchMap, Ints
 from agentmem.store.pages import PAGE_SLOTS
 
 _STEPS = np.arange(PAGE_SLOTS)
+_WIDTHS = (PAGE_SLOTS, PAGE_SLOTS // 2)
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ class Gather:
 
 def plan_gather(branch: BranchMap, tokens: Ints, head_rows: Ints) -> Gather:
     """Where ``tokens`` (Hkv, S), not empty, lie; ``head_rows`` (Hkv, 1) is where each head's rows begin."""
-    firsts = _first_of_runs(tokens)
-    if firsts is not None:
+    for width in _WIDTHS:
+        firsts = _first_of_runs(tokens, width)
+        if firsts is None:
+            continue
         segments, slots = branch.locate(firsts)
-        others, lasts = branch.locate(firsts + (PAGE_SLOTS - 1))
-        if np.array_equal(segments, others) and bool((lasts - slots == PAGE_SLOTS - 1).all()):
+        others, lasts = branch.locate(firsts + (width - 1))
+        if np.array_equal(segments, others) and bool((lasts - slots == width - 1).all()):
             rows = slots + head_rows
-            return Gather(rows, PAGE_SLOTS, _parts(segments, rows, PAGE_SLOTS))
+            return Gather(rows, width, _parts(segments, rows, width))
     segments, slots = branch.locate(tokens)
     rows = slots + head_rows
     return Gather(rows, 1, _parts(segments, rows, 1))
@@ -59,13 +62,13 @@ def spread(rows: Ints, width: int) -> Ints:
     return rows if width == 1 else (rows[:, None] + _STEPS[:width]).ravel()
 
 
-def _first_of_runs(tokens: Ints) -> Ints | None:
-    """The first tokens (Hkv, n) of runs of a page's length; None when they do not come in such runs."""
+def _first_of_runs(tokens: Ints, width: int) -> Ints | None:
+    """The first tokens (Hkv, n) of runs of ``width``; None when they do not come in such runs."""
     heads, count = tokens.shape
-    if count % PAGE_SLOTS:
+    if count % width:
         return None
-    runs = tokens.reshape(heads, -1, PAGE_SLOTS)
-    return runs[..., 0] if bool((runs - runs[..., :1] == _STEPS).all()) else None
+    runs = tokens.reshape(heads, -1, width)
+    return runs[..., 0] if bool((runs - runs[..., :1] == _STEPS[:width]).all()) else None
 
 
 def _parts(segments: Ints, rows: Ints, width: int) -> list[Part]:
@@ -77,7 +80,7 @@ def _parts(segments: Ints, rows: Ints, width: int) -> list[Part]:
     owners = segments.ravel()[starts].tolist()
     cuts = [*starts.tolist(), heads * count]
     pages = [(rows >> 5).ravel().tolist()]  # // PAGE_SLOTS
-    if width > 1 and bool((rows & (PAGE_SLOTS - 1)).any()):
+    if width > 1 and bool(((rows & (PAGE_SLOTS - 1)) + width > PAGE_SLOTS).any()):
         pages.append(((rows + (width - 1)) >> 5).ravel().tolist())
     parts: dict[int, Part] = {}
     for start, stop, segment in zip(cuts, cuts[1:], owners, strict=False):

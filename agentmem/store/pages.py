@@ -94,9 +94,9 @@ class PageTable:
         whole = np.take(self._whole, rows >> 5, mode="wrap")  # a head's pages follow the one's before
         return None if whole.all() else whole
 
-    def whole_pages(self, rows: NDArray[np.int64]) -> bool:
-        """Whether rows (head * capacity + slot) are the first ones of whole pages."""
-        return self._all_whole and not bool((rows & (PAGE_SLOTS - 1)).any())
+    def whole_runs(self, rows: NDArray[np.int64], width: int) -> bool:
+        """Whether rows (head * capacity + slot) begin runs of ``width``, cut off evenly, and all pages are whole."""
+        return self._all_whole and not bool((rows & (width - 1)).any())
 
     def whole_slots(self, start: int, stop: int) -> bool:
         """Whether slots [start, stop) lie in whole pages."""

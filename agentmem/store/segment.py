@@ -67,9 +67,9 @@ class Segment:
     def copy(self, tensor: int, rows: NDArray[np.int64], width: int, out: RawArray) -> None:
         """Copy runs of ``width`` rows (head * capacity + slot), just checked, to ``out`` (n * width, D)."""
         self._bytes_copied += out.nbytes
-        if width == PAGE_SLOTS and out.flags.c_contiguous and self.pages.whole_pages(rows):
-            pages = self.file.rows(tensor).reshape(-1, width * out.shape[1])
-            _take(pages, rows >> 5, out.reshape(len(rows), -1))  # a page at a time
+        if width > 1 and out.flags.c_contiguous and self.pages.whole_runs(rows, width):
+            runs = self.file.rows(tensor).reshape(-1, width * out.shape[1])
+            _take(runs, rows // width, out.reshape(len(rows), -1))  # a run at a time
             return
         rows = spread(rows, width)
         whole = self.pages.whole_rows(rows)

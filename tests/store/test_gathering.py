@@ -41,7 +41,9 @@ def blocks(starts: Sequence[Sequence[int]], width: int = PAGE_SLOTS) -> np.ndarr
     [
         blocks([[0, 32, 200], [64, 100, 300]]),  # runs; some go across an extent's end
         blocks([[100, 132, 164], [0, 100, 132]]),  # runs that lie within extents
-        blocks([[0, 256], [32, 288]], 16),  # no runs of a page's length
+        blocks([[0, 256, 96], [32, 288, 48]], 16),  # runs of half a page's length
+        blocks([[27, 256], [40, 187]], 16),  # such runs, across pages and an extent's end
+        blocks([[0, 256], [32, 288]], 12),  # no runs
         np.array([[5, 5, 340, 2], [7, 180, 6, 181]]),  # in no order, one twice
     ],
 )
@@ -66,15 +68,16 @@ def test_each_row_is_taken_once_and_its_pages_are_looked_at(shift: int, tokens: 
     assert len({part.segment for part in plan.parts}) == len(plan.parts)
 
 
+@pytest.mark.parametrize("width", [PAGE_SLOTS, PAGE_SLOTS // 2])
 @pytest.mark.parametrize("first", [PAGE_SLOTS, PAGE_SLOTS - 9])
-def test_blocks_from_many_segments_arrive_whole(tmp_path: Path, first: int) -> None:
+def test_blocks_from_many_segments_arrive_whole(tmp_path: Path, first: int, width: int) -> None:
     """Blocks that lie on pages, and such that lie across them, are what was written."""
     store = create(DiskHome(tmp_path, segment_tokens=2 * PAGE_SLOTS))
     turns = [(0, first), *((seed, 2 * PAGE_SLOTS) for seed in range(1, 5))]
     for turn in turns:
         add_turn(store, *turn)
     heads, dim = LAYOUT.layers[0]
-    tokens = torch.from_numpy(blocks([[0, first, first + 96, first + 160]] * heads))
+    tokens = torch.from_numpy(blocks([[0, first, first + 96, first + 160]] * heads, width))
     tokens[-1] += 3
     keys, values = torch.empty(2, heads, tokens.shape[1], dim)
     store.log.gather(0, tokens, keys, values)
@@ -84,8 +87,9 @@ def test_blocks_from_many_segments_arrive_whole(tmp_path: Path, first: int) -> N
     store.close()
 
 
+@pytest.mark.parametrize("width", [PAGE_SLOTS, PAGE_SLOTS // 2])
 @pytest.mark.parametrize("at", [0, 40, 127])
-def test_a_changed_byte_anywhere_in_a_block_is_noticed(tmp_path: Path, at: int) -> None:
+def test_a_changed_byte_anywhere_in_a_block_is_noticed(tmp_path: Path, at: int, width: int) -> None:
     """A block across two pages is refused when a byte of either changed, also outside of the block; in each turn again."""
     home = DiskHome(tmp_path, segment_tokens=8 * PAGE_SLOTS)
     made = create(home)
@@ -93,7 +97,7 @@ def test_a_changed_byte_anywhere_in_a_block_is_noticed(tmp_path: Path, at: int) 
     made.close()
     store = home.open("ada")
     heads, dim = LAYOUT.layers[0]
-    tokens = torch.from_numpy(blocks([[20, 90]] * heads))
+    tokens = torch.from_numpy(blocks([[20, 90]] * heads, width))
     out = torch.empty(heads, tokens.shape[1], dim)
     store.log.gather(0, tokens, out, None)
     path = next((home._folder("ada") / "kv").iterdir())
