@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("AGENTMEM_MODEL", None)
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # begun in the background: children would never see Ctrl-C
 
 
 settings.register_profile("house", deadline=None)  # a shared core may be slow at any moment
