@@ -1,9 +1,11 @@
-"""The block beside a chosen one, only where what was found there probably goes on beyond the edge.
+"""The blocks beside chosen ones: those that what was found there goes on in, or all of them.
 
-EM-LLM (arXiv 2407.09450) gives a fixed part of its budget to both neighbours of all that was retrieved, so
-most of those places bring nothing. Here a neighbour is taken only if the attention mass inside the chosen
-block leans to the edge between them: the quarter of the block nearest that edge holds a large part of it.
-The masses of single tokens are known, since the second stage reads the candidates' keys. Knows no log.
+EM-LLM (arXiv 2407.09450) gives a fixed part of its budget to both neighbours of all that was retrieved. In blocks of
+16 tokens that wins, and is the default (``two-stage-pairs``: no leaning asked for, a block's whole mass counted). In
+blocks of 32 most of those places bring nothing; there a neighbour is taken only if the attention mass inside the
+chosen block leans to the edge between them: the quarter of the block nearest that edge holds a large part of it
+(``two-stage-edges``). The masses of single tokens are known, since the second stage reads the candidates' keys.
+Knows no log.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from agentmem_kernels import accelerated, best_and_neighbours, block_masses
 class AcrossEdges:
     """The best blocks of the two-stage rule, then those beyond an edge that one of them leans to.
 
-    Neighbours come in the order of the mass in the quarter beside them (the better of two where both blocks
+    Neighbours come in the order of the mass in the part beside them (the better of two where both blocks
     beside are chosen). Places that they do not need go to the next best blocks.
 
     Args:
         name: what it is registered as.
-        leaning: part of a block's mass that its edge must exceed.
+        leaning: part of a block's mass that its edge must exceed; 0 for every neighbour.
         percent: part of the places that such neighbours get at most, rounded down.
         parts: a block's edge is so many-th of its tokens.
         rule: finds candidates; S neighbouring blocks may share its digests.
