@@ -1,4 +1,4 @@
-"""Attention, and what brings blocks of a long memory before it. Depends on torch, and on Triton where it is there.
+"""Attention, and what brings blocks of a long memory before it. Depends on torch; on a C compiler and Triton where they are.
 
 :func:`attend` attends to keys that already carry their positions; :func:`rotate_into` and :func:`enter` give them;
 :func:`block_masses`, :func:`best_blocks` and :func:`best_and_neighbours` score and choose blocks; :func:`round_rows` and
@@ -10,7 +10,7 @@ Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 from agentmem_kernels.backends import Backend, BackendError, accelerated
 from agentmem_kernels.fast import attend
 from agentmem_kernels.int8_rows import Channels, round_rows, widen_rows
-from agentmem_kernels.masses import block_masses
+from agentmem_kernels.masses import block_masses, in_one_kernel
 from agentmem_kernels.neighbours import best_and_neighbours
 from agentmem_kernels.placing import Kept, enter, rotate_into
 from agentmem_kernels.ranking import best_blocks, sort_keys
@@ -28,6 +28,7 @@ __all__ = [
     "best_blocks",
     "block_masses",
     "enter",
+    "in_one_kernel",
     "rotate_into",
     "round_rows",
     "sort_keys",

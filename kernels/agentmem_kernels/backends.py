@@ -1,10 +1,11 @@
-"""Which implementation of a kernel runs: torch's own operations, or Triton's compiled ones.
+"""Which implementation of a kernel runs: torch's own operations, C compiled on the spot, or Triton.
 
-What "auto" means says the environment variable ``AGENTMEM_KERNELS`` (torch, auto or triton, read at import). It is
-torch by default: the Triton kernels agree with their specification in Triton's interpreter and compile for GPUs, but have
-not yet been run on one. Set to auto, Triton is taken for tensors on a GPU where it works, which is tried out once per
-process and device, and torch everywhere else. So one machine always takes the same one, and results do not depend on
-chance. An implementation that was asked for by name and cannot run is an error; nothing falls back then.
+On "auto" the compiled C is taken for bfloat16 on CPUs that it is made for, where there is a compiler and a trial in
+this process agreed with the specification; torch everywhere else. The Triton kernels agree with their specification in Triton's
+interpreter and compile for GPUs, but have not yet been run on one, so they are taken only when the environment variable
+``AGENTMEM_KERNELS`` (read at import) is auto, for tensors on a GPU where they work. Its other values are torch (nothing
+else), native (C, or an error where it cannot run) and triton (likewise). So one machine always takes the same one, and results do
+not depend on chance. An implementation that was asked for by name and cannot run is an error; nothing falls back then.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-Backend = Literal["auto", "torch", "triton"]
+from agentmem_kernels import on_cpu
+
+Backend = Literal["auto", "torch", "native", "triton"]
 T = TypeVar("T")
 
 VARIABLE = "AGENTMEM_KERNELS"
 _NAMES: tuple[str, ...] = get_args(Backend)
-_AUTO = os.environ.get(VARIABLE, "torch")
+_UNSET = "torch or native"
+_AUTO = os.environ.get(VARIABLE, _UNSET)
 _refused: set[str] = set()  # kernels that Triton could not build here: tried once each
 
 
@@ -37,17 +41,42 @@ def accelerated(tensor: Tensor, backend: Backend = "auto") -> bool:
     Raises:
         BackendError: Triton was asked for and cannot run, or the backend has no such name.
     """
-    asked = _AUTO if backend == "auto" else backend
-    if asked not in _NAMES:
-        raise BackendError(
-            f"backend={asked!r} is unknown; use auto, torch or triton (also in the variable {VARIABLE})"
-        )
-    if asked == "torch" or (asked == "auto" and not tensor.is_cuda):
+    asked = _asked(backend)
+    if asked not in ("auto", "triton") or (asked == "auto" and not tensor.is_cuda):
         return False
     hindrance = _hindrance(tensor.device)
     if hindrance is not None and asked == "triton":
         raise BackendError(f"backend='triton' cannot run: {hindrance}, or use backend='auto'")
     return hindrance is None
+
+
+def native(*tensors: Tensor, backend: Backend = "auto") -> bool:
+    """Whether a kernel that is written in C, too, takes it for these tensors.
+
+    Raises:
+        BackendError: it was asked for and cannot run, or the backend has no such name.
+    """
+    asked = _asked(backend)
+    if asked in ("torch", "triton"):
+        return False
+    takes = on_cpu.takes(*tensors)
+    if not takes and backend != "native":
+        return False
+    hindrance = (
+        on_cpu.hindrance() if takes else "it takes even numbers of bfloat16 on the CPU, without gradients"
+    )
+    if hindrance is not None and asked == "native":
+        raise BackendError(f"backend='native' cannot run: {hindrance}, or use backend='auto'")
+    return hindrance is None
+
+
+def _asked(backend: Backend) -> str:
+    asked = _AUTO if backend == "auto" else backend
+    if asked not in (*_NAMES, _UNSET):
+        raise BackendError(
+            f"backend={asked!r} is unknown; use auto, torch, native or triton (also in the variable {VARIABLE})"
+        )
+    return asked
 
 
 def first_that_runs(
@@ -59,8 +88,10 @@ def first_that_runs(
     then on always.
 
     Raises:
-        BackendError: Triton was asked for and cannot run.
+        BackendError: Triton was asked for and cannot run, or C, which this kernel is not written in.
     """
+    if backend == "native":
+        raise BackendError(f"{name} is not written in C; use backend='auto'")
     if not accelerated(tensor, backend):
         return plain()
     explicit = (_AUTO if backend == "auto" else backend) == "triton"

@@ -4,8 +4,9 @@ Keys and values are never repeated for grouped heads. A few queries are folded, 
 becoming G rows of one head, because fused attention on the CPU packs the keys once per query head:
 for 14/2 heads, D=64, 2,700 keys, bf16, one thread, one query takes 0.25 ms folded and 3.2 ms with
 ``enable_gqa``. Many queries go through ``enable_gqa`` (512 queries: 62 ms, repeating K/V 64 ms), which
-needs no mask repeated per group. Where bfloat16 products are fast, many bfloat16 queries go through
-:mod:`.products` instead. Softcaps, and sinks for a few queries, are written out in fp32.
+needs no mask repeated per group. Softcaps, and sinks for a few queries, are written out in fp32. Where the CPU
+multiplies bfloat16 fast, bfloat16 goes through :mod:`.on_cpu`, which takes 0.04 ms for that query and 13 ms for 512;
+without a compiler, many queries go through :mod:`.products`, which takes 36 ms for them.
 
 On CUDA cuDNN's attention is never used: it builds a plan for every new length, which takes seconds, and
 here every chunk and every decoded token has one. The fused kernel that takes masks knows no grouped heads,
@@ -21,8 +22,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from agentmem_kernels import on_cpu
 from agentmem_kernels._shapes import check
-from agentmem_kernels.products import Fresh, Scratch, attend_by_products, pays
+from agentmem_kernels.backends import Backend, native
+from agentmem_kernels.products import attend_by_products, pays
+from agentmem_kernels.scratch import Fresh, Scratch
 
 FOLD_QUERIES = 8
 """Up to so many queries a group's heads are folded into rows: measured, beyond it nothing is won."""
@@ -40,13 +44,15 @@ def attend(
     softcap: float | None = None,
     sinks: Tensor | None = None,
     scratch: Scratch | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Attend with q (B, Hq, T, D) to keys and values (B, Hkv, S, D); returns (B, Hq, T, D) in q's dtype.
 
     ``mask`` is additive, (..., T, S); give it in q's dtype, another one is converted at each call.
     ``sinks`` (Hq,) are logits that take part in the softmax without a value. Intermediate results lie in
-    ``scratch``, or in new memory. Equal to
-    :func:`agentmem_kernels.reference.attend` up to rounding. Raises ValueError for shapes that do not fit.
+    ``scratch``, or in new memory. ``backend``: see :mod:`.backends`; there is no Triton form. Equal to
+    :func:`agentmem_kernels.reference.attend` up to rounding. Raises ValueError for shapes that do not fit, and
+    BackendError when the backend asked for cannot run.
     """
     check(q, keys, values, mask, sinks)
     few = q.shape[2] <= FOLD_QUERIES
@@ -55,6 +61,8 @@ def attend(
     bias = None if mask is None else mask.to(q.dtype)
     if sinks is not None:
         keys, values, bias = _with_sink_column(q, keys, values, bias, sinks)
+    if (few or pays()) and scaling > 0 and native(q, keys, values, backend=backend):
+        return on_cpu.attend(q, keys, values, scaling=scaling, mask=bias)
     G = q.shape[1] // keys.shape[1]
     if not few and _by_products(q):
         found = scratch or Fresh()

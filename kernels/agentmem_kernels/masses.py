@@ -7,10 +7,14 @@ keys its share of the exponentiated log-sum-exp of q.k, the exact second stage. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from agentmem_kernels.backends import Backend, first_that_runs
+from agentmem_kernels import on_cpu
+from agentmem_kernels.backends import Backend, accelerated, first_that_runs, native
+from agentmem_kernels.scratch import Scratch
 
 WIDEST = 256
 """Vectors wider than this go to torch on "auto": two tiles of them would not fit a GPU's shared memory."""
@@ -18,22 +22,25 @@ WIDEST = 256
 
 def block_masses(
     queries: Tensor,
-    keys: Tensor,
+    keys: Tensor | Sequence[Tensor],
     *,
     index: Tensor | None = None,
     dead: Tensor | None = None,
     edge: int | None = None,
+    scratch: Scratch | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """Attention mass of blocks, summed over query rows.
 
     Args:
         queries: (Hkv, M, W) scaled, so that q.k is a logit; rounded to the keys' dtype before the product.
-        keys: (Hkv, N, L, W), L keys a block; the last dim is contiguous.
+        keys: (Hkv, N, L, W), L keys a block; the last dim is contiguous. Or parts (Hkv, n_i, L, W) which are N blocks
+            together, at least one.
         index: (Hkv, C) int64, which blocks per head, contiguous, each in [0, N), which is not checked on a GPU;
             None: all N, and C is N.
         dead: (Hkv, C, L) bool, contiguous, keys that count for nothing.
         edge: if given, also the mass of each block's first and last so many keys.
+        scratch: where intermediate results may lie; new memory if not given.
         backend: see :mod:`.backends`.
 
     Returns:
@@ -44,23 +51,32 @@ def block_masses(
         ValueError: shapes do not fit.
         BackendError: the backend asked for cannot run.
     """
-    _check(queries, keys, index, dead, edge)
+    parts = [keys] if isinstance(keys, Tensor) else list(keys)
+    _check(queries, parts, index, dead, edge)
     Hkv, M, W = queries.shape
-    C, L = keys.shape[1] if index is None else index.shape[1], keys.shape[2]
-    if not (Hkv and M and C and L):
+    C = sum(part.shape[1] for part in parts) if index is None else index.shape[1]
+    if not (Hkv and M and C and parts[0].shape[2]):
         return torch.zeros(1 if edge is None else 3, Hkv, C, device=queries.device)
+    if index is None and native(*parts, backend=backend):
+        return on_cpu.block_masses(queries, parts, dead=dead, edge=edge, scratch=scratch)
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def by_triton() -> Tensor:
         from agentmem_kernels.on_triton import masses  # noqa: PLC0415  # only where Triton runs
 
-        return masses.block_masses(queries, keys, index, dead, edge)
+        return masses.block_masses(queries, whole, index, dead, edge)
 
     def plain() -> Tensor:
-        return _plain(queries, keys, index, dead, edge)
+        return _plain(queries, whole, index, dead, edge)
 
     if W > WIDEST and backend == "auto":
         return plain()
     return first_that_runs("block_masses", queries, backend, by_triton, plain)
+
+
+def in_one_kernel(queries: Tensor, *keys: Tensor) -> bool:
+    """Whether :func:`block_masses` keeps no logits in memory for these; then it is the fastest way to them."""
+    return accelerated(queries) or native(*keys)
 
 
 def _plain(
@@ -85,18 +101,27 @@ def _plain(
 
 
 def _check(
-    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, edge: int | None
+    queries: Tensor, parts: Sequence[Tensor], index: Tensor | None, dead: Tensor | None, edge: int | None
 ) -> None:
-    if queries.ndim != 3 or keys.ndim != 4 or (len(keys), keys.shape[3]) != (len(queries), queries.shape[2]):
+    if not parts or (index is not None and len(parts) > 1):
+        raise ValueError(f"keys: expected one tensor, or parts and no index, got {len(parts)} parts")
+    for keys in parts:
+        _check_keys(queries, keys, parts[0].shape[2] if parts[0].ndim == 4 else 0)
+    if index is not None and (index.ndim != 2 or len(index) != len(queries) or not index.is_contiguous()):
+        raise ValueError(f"index: expected ({len(queries)}, C), contiguous, got {tuple(index.shape)}")
+    count = sum(part.shape[1] for part in parts) if index is None else index.shape[1]
+    shape = (len(queries), count, parts[0].shape[2])
+    if dead is not None and (dead.shape != shape or dead.dtype != torch.bool or not dead.is_contiguous()):
+        raise ValueError(f"dead: expected {shape} bool, contiguous, got {tuple(dead.shape)} {dead.dtype}")
+    if edge is not None and not 1 <= edge <= shape[2]:
+        raise ValueError(f"edge: expected 1 to {shape[2]} keys, got {edge}")
+
+
+def _check_keys(queries: Tensor, keys: Tensor, per_block: int) -> None:
+    fit = queries.ndim == 3 and keys.ndim == 4 and keys.shape[2] == per_block
+    if not fit or (len(keys), keys.shape[3]) != (len(queries), queries.shape[2]):
         raise ValueError(
             f"queries (Hkv, M, W) and keys (Hkv, N, L, W) do not fit: {tuple(queries.shape)}, {tuple(keys.shape)}"
         )
     if keys.shape[3] > 1 and (keys.stride(3) != 1 or queries.stride(2) != 1):
         raise ValueError(f"the last dim must be contiguous, got {queries.stride()} and {keys.stride()}")
-    if index is not None and (index.ndim != 2 or len(index) != len(keys) or not index.is_contiguous()):
-        raise ValueError(f"index: expected ({len(keys)}, C), contiguous, got {tuple(index.shape)}")
-    shape = (len(keys), keys.shape[1] if index is None else index.shape[1], keys.shape[2])
-    if dead is not None and (dead.shape != shape or dead.dtype != torch.bool or not dead.is_contiguous()):
-        raise ValueError(f"dead: expected {shape} bool, contiguous, got {tuple(dead.shape)} {dead.dtype}")
-    if edge is not None and not 1 <= edge <= keys.shape[2]:
-        raise ValueError(f"edge: expected 1 to {keys.shape[2]} keys, got {edge}")

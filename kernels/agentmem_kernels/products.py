@@ -10,31 +10,15 @@ weight, are then small numbers, and bfloat16 is fine for them. Knows no caches; 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from agentmem_kernels.scratch import Scratch
+
 SUMS = 8
 """Columns that a row's weights are added up in: each is rounded by itself, so their sum is better than one."""
-
-
-class Scratch(Protocol):
-    """Where intermediate results may lie."""
-
-    def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Uninitialised memory, valid until the same name is asked for again."""
-        ...
-
-
-class Fresh:
-    """New memory at each call."""
-
-    def room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:  # a Scratch
-        """Of that shape."""
-        return torch.empty(tuple(shape), dtype=dtype)
 
 
 @cache

@@ -29,7 +29,7 @@ def test_auto_on_the_cpu_is_torch() -> None:
 
 def test_an_unknown_backend_is_refused() -> None:
     """With the names there are."""
-    with pytest.raises(BackendError, match="'numpy' is unknown; use auto, torch or triton"):
+    with pytest.raises(BackendError, match="'numpy' is unknown; use auto, torch, native or triton"):
         block_masses(PLAIN, BLOCKS, backend="numpy")
 
 

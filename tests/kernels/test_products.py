@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from agentmem_kernels import reference
-from agentmem_kernels.products import Fresh, attend_by_products
+from agentmem_kernels.products import attend_by_products
+from agentmem_kernels.scratch import Fresh
 
 
 def case(

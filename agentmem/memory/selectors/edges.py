@@ -16,7 +16,7 @@ from torch import Tensor
 from agentmem.memory.selectors.base import BlockView
 from agentmem.memory.selectors.exact import token_logits
 from agentmem.memory.selectors.two_stage import TwoStage
-from agentmem_kernels import accelerated, best_and_neighbours, block_masses
+from agentmem_kernels import best_and_neighbours, block_masses, in_one_kernel
 
 
 class AcrossEdges:
@@ -74,13 +74,11 @@ def edge_shares(queries: Tensor, blocks: BlockView, ids: Tensor, parts: int = 4)
     vote is the one that :func:`~agentmem.memory.selectors.votes.group_sum` gives it. An edge has one
     token at least.
     """
-    if accelerated(queries):
-        keys_raw = blocks.keys_raw(ids)  # (Hkv, C, L, D)
-        return block_masses(
-            queries, keys_raw, dead=blocks.dead_tokens(ids), edge=max(1, keys_raw.shape[2] // parts)
-        )
-    logits = token_logits(queries, blocks, ids)  # (Hkv, M, C, L)
-    edge = max(1, logits.shape[3] // parts)
+    keys_raw = blocks.keys_raw(ids)  # (Hkv, C, L, D)
+    edge = max(1, keys_raw.shape[2] // parts)
+    if in_one_kernel(queries, keys_raw):
+        return block_masses(queries, keys_raw, dead=blocks.dead_tokens(ids), edge=edge, scratch=blocks)
+    logits = token_logits(queries, blocks, ids, keys_raw)  # (Hkv, M, C, L)
     highest = logits.amax((2, 3), keepdim=True)
     weights = logits.sub_(highest).exp_()
     masses = [part.sum(3) for part in (weights, weights[..., :edge], weights[..., -edge:])]

@@ -20,16 +20,15 @@ def block_masses(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
 
     -inf for a block with no living token.
     """
-    return _log_sum_exp(token_logits(queries, blocks, ids))
+    return _log_sum_exp(token_logits(queries, blocks, ids, blocks.keys_raw(ids)))
 
 
-def token_logits(queries: Tensor, blocks: BlockView, ids: Tensor) -> Tensor:
-    """What queries (Hkv, M, D) give each token of blocks (Hkv, C): (Hkv, M, C, L) fp32, -inf for forgotten ones.
+def token_logits(queries: Tensor, blocks: BlockView, ids: Tensor, keys_raw: Tensor) -> Tensor:
+    """What queries (Hkv, M, D) give each token of blocks (Hkv, C), whose keys are (Hkv, C, L, D).
 
-    In the room "products" or "token-logits".
+    (Hkv, M, C, L) fp32, -inf for forgotten ones; in the room "products" or "token-logits".
     """
     Hkv, M, _ = queries.shape
-    keys_raw = blocks.keys_raw(ids)  # (Hkv, C, L, D)
     C, L = keys_raw.shape[1:3]
     products = blocks.room("products", (Hkv, M, C * L), keys_raw.dtype)
     torch.bmm(queries.to(keys_raw.dtype), keys_raw.reshape(Hkv, C * L, -1).transpose(1, 2), out=products)
