@@ -1,7 +1,7 @@
 """Linear layers whose weights are one byte each: half the bytes a decoded token has to read.
 
 Weight-only: each row of a weight (N, K) is rounded to 255 steps of its own size, activations stay as they are.
-A few tokens go through torch's own int8 product; for many, blocks of rows are widened to the activations' dtype in
+A few tokens go through an int8 product (:func:`agentmem_kernels.multiply_int8`); for many, blocks of rows are widened to the activations' dtype in
 reused memory and multiplied as usual, since that product is made for few. Another model as far as memories are
 concerned: its K/V differ. Knows no model by name.
 """
@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 from agentmem.engine.linears import replace_linears
 from agentmem.engine.rows import ROWS, cancelling, fewest_alike
 from agentmem.errors import UnsupportedModelError
+from agentmem_kernels import multiply_int8
 
 FEW_TOKENS = 24
 """Up to so many the int8 product is faster: on one thread at K = 896 it takes 1.8 ms for 32 tokens, widening 1.5."""
@@ -76,7 +77,7 @@ class Int8Linear(nn.Module):
         steps, scales = self._held()
         rows = x.reshape(-1, self.in_features)
         if len(rows) <= FEW_TOKENS:
-            out = torch._weight_int8pack_mm(rows, steps, scales)  # noqa: SLF001 no public name
+            out = multiply_int8(rows, steps, scales)
         else:
             out = self._widened(rows, steps).mul_(scales)
         if self.bias is not None:
@@ -139,7 +140,7 @@ def _alike_rows(columns: int, outputs: int, dtype: torch.dtype) -> int:
         steps, scales = (16 * weight).round_().to(torch.int8), torch.ones(len(weight), dtype=dtype)
 
         def product(rows: Tensor) -> Tensor:
-            return torch._weight_int8pack_mm(rows, steps, scales)  # noqa: SLF001
+            return multiply_int8(rows, steps, scales)
 
         return ROWS if fewest_alike(product, inputs.to(dtype)) == 1 else 1
 

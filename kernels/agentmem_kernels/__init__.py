@@ -2,7 +2,7 @@
 
 :func:`attend` attends to keys that already carry their positions; :func:`rotate_into` and :func:`enter` give them;
 :func:`block_masses`, :func:`best_blocks` and :func:`best_and_neighbours` score and choose blocks; :func:`round_rows` and
-:func:`widen_rows` hold keys and values in one byte an element. :mod:`agentmem_kernels.reference` is the
+:func:`widen_rows` hold keys and values in one byte an element, :func:`multiply_int8` weights. :mod:`agentmem_kernels.reference` is the
 specification they are tested against. All take plain tensors and know neither caches nor models nor agentmem.
 Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 """
@@ -10,6 +10,7 @@ Which implementation runs is :mod:`agentmem_kernels.backends`' affair.
 from agentmem_kernels.backends import Backend, BackendError, accelerated
 from agentmem_kernels.fast import attend
 from agentmem_kernels.int8_rows import Channels, round_rows, widen_rows
+from agentmem_kernels.int8_weights import multiply_int8
 from agentmem_kernels.masses import block_masses, in_one_kernel
 from agentmem_kernels.neighbours import best_and_neighbours
 from agentmem_kernels.placing import Kept, enter, rotate_into
@@ -29,6 +30,7 @@ __all__ = [
     "block_masses",
     "enter",
     "in_one_kernel",
+    "multiply_int8",
     "rotate_into",
     "round_rows",
     "sort_keys",

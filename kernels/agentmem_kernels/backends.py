@@ -50,8 +50,8 @@ def accelerated(tensor: Tensor, backend: Backend = "auto") -> bool:
     return hindrance is None
 
 
-def native(*tensors: Tensor, backend: Backend = "auto") -> bool:
-    """Whether a kernel that is written in C, too, takes it for these tensors.
+def native(*tensors: Tensor, fits: bool = True, backend: Backend = "auto") -> bool:
+    """Whether a kernel that is written in C, too, takes it for these tensors; ``fits``: their shapes are for it.
 
     Raises:
         BackendError: it was asked for and cannot run, or the backend has no such name.
@@ -59,7 +59,7 @@ def native(*tensors: Tensor, backend: Backend = "auto") -> bool:
     asked = _asked(backend)
     if asked in ("torch", "triton"):
         return False
-    takes = on_cpu.takes(*tensors)
+    takes = fits and on_cpu.takes(*tensors)
     if not takes and backend != "native":
         return False
     hindrance = (

@@ -61,7 +61,8 @@ def attend(
     bias = None if mask is None else mask.to(q.dtype)
     if sinks is not None:
         keys, values, bias = _with_sink_column(q, keys, values, bias, sinks)
-    if (few or pays()) and scaling > 0 and native(q, keys, values, backend=backend):
+    fits = (few or pays()) and scaling > 0 and on_cpu.fits(q.shape[3])
+    if native(q, keys, values, fits=fits, backend=backend):
         return on_cpu.attend(q, keys, values, scaling=scaling, mask=bias)
     G = q.shape[1] // keys.shape[1]
     if not few and _by_products(q):

@@ -57,7 +57,7 @@ def block_masses(
     C = sum(part.shape[1] for part in parts) if index is None else index.shape[1]
     if not (Hkv and M and C and parts[0].shape[2]):
         return torch.zeros(1 if edge is None else 3, Hkv, C, device=queries.device)
-    if index is None and native(*parts, backend=backend):
+    if index is None and native(*parts, fits=on_cpu.fits(W), backend=backend):
         return on_cpu.block_masses(queries, parts, dead=dead, edge=edge, scratch=scratch)
     whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
@@ -76,7 +76,7 @@ def block_masses(
 
 def in_one_kernel(queries: Tensor, *keys: Tensor) -> bool:
     """Whether :func:`block_masses` keeps no logits in memory for these; then it is the fastest way to them."""
-    return accelerated(queries) or native(*keys)
+    return accelerated(queries) or native(*keys, fits=on_cpu.fits(queries.shape[-1]))
 
 
 def _plain(

@@ -159,3 +159,8 @@ def widened(rows: Tensor, dtype: torch.dtype, channels: Channels | None = None) 
     if channels is not None:
         x = (channels.offset + x * channels.factor) * (scale != 0)
     return x.to(dtype)
+
+
+def multiply_int8(x: Tensor, steps: Tensor, scales: Tensor) -> Tensor:
+    """X (M, K) times steps (N, K) int8 times scales (N,), in fp32 and rounded once: (M, N) in x's dtype."""
+    return (x.float() @ steps.float().T * scales.float()).to(x.dtype)

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from agentmem_kernels import BackendError, attend, block_masses, in_one_kernel, on_cpu, reference
+from agentmem_kernels import (
+    BackendError,
+    attend,
+    block_masses,
+    in_one_kernel,
+    multiply_int8,
+    on_cpu,
+    reference,
+)
 
 pytestmark = pytest.mark.skipif(
     on_cpu.hindrance() is not None, reason=f"no kernels in C: {on_cpu.hindrance()}"
@@ -231,3 +239,58 @@ def test_what_it_cannot_take_is_refused_by_name_and_left_to_torch_otherwise() ->
         wanted = reference.attend(*other, scaling=0.25)
         assert torch.allclose(attend(*other, scaling=0.25).float(), wanted.float(), atol=2e-2)
     assert in_one_kernel(q[0].float(), keys) and not in_one_kernel(q[0].float(), keys.float())
+
+
+@pytest.mark.parametrize(
+    ("M", "N", "K"), [(1, 64, 896), (4, 65, 576), (13, 3, 31), (24, 130, 4864), (7, 1, 1), (2, 5, 160)]
+)
+def test_int8_weights_equal_the_reference_and_rows_stand_alone(M: int, N: int, K: int) -> None:
+    """Widths that fill nothing, groups of rows, steps at both ends of their range; a row's bits are its own."""
+    generator = torch.Generator().manual_seed(K)
+    x = torch.randn(M, K, generator=generator).bfloat16()
+    steps = torch.randint(-128, 128, (N, K), generator=generator, dtype=torch.int8)
+    scales = torch.rand(N, generator=generator).bfloat16()
+
+    found = multiply_int8(x, steps, scales, backend="native")
+
+    wanted = (x.double() @ steps.double().T) * scales.double()
+    assert torch.allclose(found.double(), wanted, rtol=4e-3, atol=1e-3 * K**0.5)
+    rows = [multiply_int8(x[m : m + 1], steps, scales, backend="native") for m in range(M)]
+    assert torch.equal(torch.cat(rows), found)
+    assert torch.allclose(
+        reference.multiply_int8(x, steps, scales).double(), wanted, rtol=4e-3, atol=1e-3 * K**0.5
+    )
+
+
+def test_int8_weights_do_not_depend_on_threads_or_what_lies_behind_them() -> None:
+    """Weights at the end of their memory, and rows that are slices."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(3, 2, 100, generator=generator).bfloat16()
+    steps = torch.randint(-128, 128, (300, 100), generator=generator, dtype=torch.int8)
+    scales = torch.rand(300, generator=generator).bfloat16()
+    found = multiply_int8(wide[:, 0], steps, scales, backend="native")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 - min(threads, 2))
+        assert torch.equal(
+            multiply_int8(wide[:, 0].contiguous(), steps.clone(), scales, backend="native"), found
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_int8_shapes_that_do_not_fit_are_named() -> None:
+    """In front of every path."""
+    x, steps, scales = (
+        torch.zeros(2, 16).bfloat16(),
+        torch.zeros(3, 16, dtype=torch.int8),
+        torch.zeros(3).bfloat16(),
+    )
+    for bad in (
+        (x[:, :8], steps, scales),
+        (x, steps.float(), scales),
+        (x, steps, scales.float()),
+        (x, steps, scales[:2]),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            multiply_int8(*bad)

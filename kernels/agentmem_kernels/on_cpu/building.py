@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = ("attend.c", "masses.c")
+SOURCES = ("attend.c", "int8.c", "masses.c")
 HEADERS = ("common.h",)
 FLAGS = (
     *("-O3", "-std=gnu11", "-shared", "-fPIC"),

@@ -49,22 +49,36 @@ class _Masses(ctypes.Structure):
     )
 
 
+class _Int8(ctypes.Structure):
+    """``struct Int8`` of int8.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "steps", "scales", "out")),
+        *((name, ctypes.c_long) for name in ("M", "N", "K")),
+        ("threads", ctypes.c_int),
+        ("parallel", ctypes.c_void_p),
+    )
+
+
 def takes(*tensors: Tensor) -> bool:
-    """Whether these are vectors that the kernels can read: bfloat16 on the CPU, even and short, nothing to differentiate."""
+    """Whether the kernels can read these: bfloat16 on the CPU, rows contiguous, nothing to differentiate."""
     return all(
         type(one) is Tensor
         and one.dtype == torch.bfloat16
         and one.device.type == "cpu"
-        and one.shape[-1] % 2 == 0
-        and 0 < one.shape[-1] <= MAX_DIM
         and (one.stride(-1) == 1 or one.shape[-1] == 1)
         and not (one.requires_grad and torch.is_grad_enabled())
         for one in tensors
     )
 
 
+def fits(dim: int) -> bool:
+    """Whether vectors of so many numbers can be queries, keys and values."""
+    return 0 < dim <= MAX_DIM and dim % 2 == 0
+
+
 def attend(q: Tensor, keys: Tensor, values: Tensor, *, scaling: float, mask: Tensor | None) -> Tensor:
-    """Attention of q (B, Hq, T, D) to keys and values (B, Hkv, S, D), all :func:`takes`: (B, Hq, T, D) bfloat16.
+    """Attention of q (B, Hq, T, D) to keys and values (B, Hkv, S, D), as they are taken: (B, Hq, T, D) bfloat16.
 
     ``mask`` is additive, (..., T, S), bfloat16. A row whose keys are all masked is NaN. Any scaling above 0. A row's bits
     depend neither on other rows nor on the number of threads.
@@ -120,6 +134,20 @@ def block_masses(
         *(threads, parallel()),
     )
     loaded().agentmem_masses(ctypes.byref(of))
+    return out
+
+
+def multiply_int8(x: Tensor, steps: Tensor, scales: Tensor) -> Tensor:
+    """Rows x (M, K) times steps (N, K) int8, contiguous, times scales (N,): (M, N) bfloat16.
+
+    A row's bits depend neither on other rows nor on the number of threads.
+    """
+    x = x.contiguous()
+    (M, K), N = x.shape, len(steps)
+    out = torch.empty((M, N), dtype=x.dtype)
+    at = (_at(one) for one in (x, steps, scales, out))
+    of = _Int8(*at, M, N, K, torch.get_num_threads(), parallel())
+    loaded().agentmem_int8(ctypes.byref(of))
     return out
 
 

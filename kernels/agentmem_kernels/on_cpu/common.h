@@ -16,6 +16,11 @@
 typedef uint16_t bf16;
 #define LOG2E 1.44269504f
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLLED _Pragma("unroll")
+#else
+#define UNROLLED _Pragma("GCC unroll 16") /* so that small arrays of registers are registers */
+#endif
 enum {
     LANES = 16,          /* of a register of fp32 */
     KEYS = 64,           /* keys in a packed block */
@@ -52,11 +57,6 @@ static void share_out(void (*task)(const void *, long), const void *of, long cou
 }
 
 INLINE __m512 dot(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-
-INLINE __m512 widen(const bf16 *from) {
-    __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
-}
 
 INLINE __mmask16 first_lanes(long count) {
     return count >= LANES ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);

@@ -10,10 +10,12 @@ import torch
 
 from agentmem_kernels import reference
 from agentmem_kernels.on_cpu.building import BuildError
-from agentmem_kernels.on_cpu.calls import attend, block_masses
+from agentmem_kernels.on_cpu.calls import attend, block_masses, multiply_int8
 from agentmem_kernels.on_cpu.library import loaded
 
 NEEDED = ("avx512_bf16", "avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+
+NAMES = ("attend", "block_masses", "multiply_int8")
 
 
 @cache
@@ -30,7 +32,11 @@ def hindrance() -> str | None:
     except BuildError as error:
         return str(error)
     with torch.inference_mode():
-        wrong = [name for name, right in (("attend", _attends()), ("block_masses", _weighs())) if not right]
+        wrong = [
+            name
+            for name, right in zip(NAMES, (_attends(), _weighs(), _multiplies()), strict=True)
+            if not right
+        ]
     return f"{', '.join(wrong)} did not agree with the specification; report this" if wrong else None
 
 
@@ -47,6 +53,13 @@ def _weighs() -> bool:
     queries, blocks = _made(0, (2, 9, 32)), _made(1, (2, 14, 5, 32))
     found = block_masses(queries.float(), [blocks], dead=None, edge=2)
     return torch.allclose(found, reference.block_masses(queries.float(), blocks, edge=2), atol=1e-3)
+
+
+def _multiplies() -> bool:
+    x, steps = _made(0, (7, 150)), (60 * _made(1, (5, 150)).float()).round().to(torch.int8)
+    scales = _made(2, (5,))
+    wanted = reference.multiply_int8(x, steps, scales)
+    return torch.allclose(multiply_int8(x, steps, scales).float(), wanted.float(), atol=1e-3, rtol=0.01)
 
 
 def _made(number: int, shape: tuple[int, ...]) -> torch.Tensor:
