@@ -1,18 +1,20 @@
-"""Each kernel by torch's operations and by Triton, side by side on a GPU, at the default model's shapes.
+"""Each kernel by torch's operations and by what was written for it, side by side, at the default model's shapes.
 
     python -m benchmarks.kernels                        histories of 32K and 1M tokens
     python -m benchmarks.kernels --tokens 4096 --json kernels.json
 
-"call" is wall time per call with many calls in flight, which is what a decoded token pays when it waits for launches;
-"GPU" is the time on the device alone, from a captured graph. Both paths take turns, medians are shown. Without a GPU
-torch's path alone is measured, on the CPU.
+On a GPU that is Triton, on a CPU compiled C (one thread each way with ``--threads 1``); a kernel without such a form is timed
+alone. "call" is wall time per call with many calls in flight, which is what a decoded token pays when it waits for launches;
+"GPU" is the time on the device alone, from a captured graph. Both paths take turns, medians are shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,14 +29,15 @@ from agentmem.config import MemoryConfig
 from agentmem.memory.selectors import QUERY_ROWS, top_blocks
 from agentmem_kernels import (
     Backend,
+    BackendError,
     Kept,
     Rotation,
-    accelerated,
     attend,
     best_and_neighbours,
     best_blocks,
     block_masses,
     enter,
+    multiply_int8,
     rotate_into,
 )
 from benchmarks.run_facts import run_facts, warn_if_busy
@@ -53,15 +56,17 @@ class Timed:
     kernel: str
     size: str
     torch_call: float
-    triton_call: float | None
+    own_call: float | None
     torch_device: float | None
-    triton_device: float | None
+    own_device: float | None
 
 
 def main() -> int:
     """Measure and print."""
     asked = _arguments()
-    console, facts = Console(), run_facts()
+    console, facts = Console(width=None if sys.stdout.isatty() else 120), run_facts()
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
     warn_if_busy(console, facts)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else facts["cpu"]
@@ -128,16 +133,42 @@ def _cases(histories: list[int], device: torch.device) -> list[tuple[str, str, C
     )
     for history in histories:
         cases += _by_history(history, config, queries, noise)
-    q = noise(1, HQ, 1, D)
     keys, values = (buffer[None, :, : config.budget + 1] for buffer in buffers)
-    cases.append(
+    whole = [buffer[None, :, : config.budget + config.chunk_tokens] for buffer in buffers]
+    T, S = config.chunk_tokens, config.budget + config.chunk_tokens
+    hidden = torch.ones(T, S, dtype=torch.bool, device=device).triu(S - T + 1)
+    mask = torch.zeros(T, S, dtype=torch.bfloat16, device=device).masked_fill_(hidden, -torch.inf)
+    one, many = noise(1, HQ, 1, D), noise(1, HQ, T, D)
+    cases += [
         (
-            "attend (torch alone)",
+            "attend",
             f"1 to {config.budget + 1}",
-            lambda _: attend(q, keys, values, scaling=0.125),
-        )
+            lambda backend: attend(one, keys, values, scaling=0.125, backend=backend),
+        ),
+        (
+            "attend",
+            f"{T} to {S}, causal",
+            lambda backend: attend(many, *whole, scaling=0.125, mask=mask, backend=backend),
+        ),
+    ]
+    return [*cases, *_int8_cases(noise)] if device.type == "cpu" else cases
+
+
+def _int8_cases(noise: Callable[..., Tensor]) -> list[tuple[str, str, Call]]:
+    """The widest and the deepest layer, more of each than a cache holds."""
+    return [
+        ("multiply_int8", f"{M} x {K} to {N}", _int8_call(noise, M, N, K))
+        for N, K in ((2 * 4864, 896), (896, 4864))
+        for M in (1, 4)
+    ]
+
+
+def _int8_call(noise: Callable[..., Tensor], M: int, N: int, K: int) -> Call:
+    x, scales = noise(M, K), noise(N)
+    turns = itertools.cycle(
+        [torch.randint(-127, 128, (N, K), dtype=torch.int8) for _ in range(CALLS)],
     )
-    return cases
+    return lambda backend: multiply_int8(x, next(turns), scales, backend=backend)
 
 
 def _by_history(
@@ -171,8 +202,8 @@ def _by_history(
 
 
 def _timed(kernel: str, size: str, call: Call, device: torch.device, repeats: int) -> Timed:
-    compared = device.type == "cuda" and "alone" not in kernel and accelerated(torch.empty(0, device=device))
-    backends: tuple[Backend, ...] = ("torch", "triton") if compared else ("torch",)
+    own: Backend = "triton" if device.type == "cuda" else "native"
+    backends: tuple[Backend, ...] = ("torch", own) if _runs(call, own) else ("torch",)
     calls: dict[str, list[float]] = {backend: [] for backend in backends}
     for number in range(repeats + 1):  # the first compiles and touches memory
         for backend in backends:
@@ -184,9 +215,16 @@ def _timed(kernel: str, size: str, call: Call, device: torch.device, repeats: in
     alone = {
         backend: _on_device(call, backend, device, repeats) for backend in backends if backend not in waits
     }
-    return Timed(
-        kernel, size, medians["torch"], medians.get("triton"), alone.get("torch"), alone.get("triton")
-    )
+    return Timed(kernel, size, medians["torch"], medians.get(own), alone.get("torch"), alone.get(own))
+
+
+def _runs(call: Call, backend: Backend) -> bool:
+    """Whether there is such a form of a kernel here."""
+    try:
+        call(backend)
+    except BackendError:
+        return False
+    return True
 
 
 def _clock(run: Callable[[], object], device: torch.device) -> float:
@@ -222,18 +260,18 @@ def _on_device(call: Call, backend: Backend, device: torch.device, repeats: int)
 def _table(timed: list[Timed], name: str) -> Table:
     table = Table(
         title=f"Kernels on {name}",
-        caption="microseconds, one layer; ratio: torch's calls over Triton's, above 1 is faster",
+        caption="microseconds, one layer; ratio: torch's calls over ours, above 1 is faster",
     )
     table.add_column("kernel", no_wrap=True)
-    for heading in ("size", "torch call", "Triton call", "ratio", "torch GPU", "Triton GPU"):
+    for heading in ("size", "torch call", "our call", "ratio", "torch GPU", "our GPU"):
         table.add_column(heading, justify="right")
 
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:,.1f}"
 
     for row in timed:
-        ratio = None if row.triton_call is None else row.torch_call / row.triton_call
-        numbers = (row.torch_call, row.triton_call, ratio, row.torch_device, row.triton_device)
+        ratio = None if row.own_call is None else row.torch_call / row.own_call
+        numbers = (row.torch_call, row.own_call, ratio, row.torch_device, row.own_device)
         table.add_row(row.kernel, row.size, *map(shown, numbers))
     return table
 
@@ -241,6 +279,7 @@ def _table(timed: list[Timed], name: str) -> Table:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=[32_768, 1_048_576], help="histories")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's own choice)")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
