@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from agentmem.errors import DamagedError
 from agentmem.memory.source import RuleState
@@ -31,6 +32,7 @@ from agentmem.store.volatile_digests import VolatileDigestLog
 OLD_LOG = "agent.db-wal.damaged"
 """Where a salvage puts the write-ahead log of a damaged index until the new index is in its place."""
 
+Found = TypeVar("Found")
 Ways = Callable[[Turn], Sequence[Encode]]
 """How a turn's K/V may be computed anew, best guess first; none without its model."""
 
@@ -39,7 +41,7 @@ def repair(parts: StoreParts, branch: Branch, ways: Ways, *, dry_run: bool) -> R
     """Repair one agent between two turns; ``branch`` is the one its digests are of.
 
     Raises:
-        StoreError: the disk failed; nothing was changed.
+        StoreError: the disk failed, or would not give again what was sound a moment before; nothing was changed.
     """
     with typed(parts.agent_id, "repairing"):
         mender = Mender(parts, ways)
@@ -224,9 +226,11 @@ class Mender:
                         self._made_states[turn.id] = states.kept
                     return self._staging.keep(log)
                 log.abort()
-            except DamagedError:  # what it stands on cannot be read either, such as a rule's state
+            except DamagedError:
                 log.abort()
-                return None
+                if self._bad_states.isdisjoint(branch.ids):
+                    raise  # what was sound a moment ago: the disk would not give it, and later turns stand on this one
+                return None  # the rule's state that it begins with is damaged, too
             except BaseException:
                 log.abort()
                 raise
@@ -241,18 +245,12 @@ class Mender:
         return self._staging.log(BranchMap(extents), Branch((), [*branch.forgotten(), *aside]).dead())
 
     def _turn(self, turn_id: int) -> Turn | None:
-        try:
-            return self._parts.turns.get(turn_id)
-        except DamagedError:
-            return None
+        return _at_second_try(lambda: self._parts.turns.get(turn_id))
 
     def _ids(self, turn: Turn) -> list[int] | None:
         """A turn's token ids, if they are all there."""
-        try:
-            ids = self._parts.turns.ids_left(turn.id)
-        except DamagedError:
-            return None
-        return ids if len(ids) == turn.stop - turn.start else None
+        ids = _at_second_try(lambda: self._parts.turns.ids_left(turn.id))
+        return ids if ids is not None and len(ids) == turn.stop - turn.start else None
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -302,3 +300,14 @@ class Mender:
             return "agent.db"  # where they lay was written there, and is lost
         path = self._parts.segments.path(segment)
         return f"{path.parent.name}/{path.name}"
+
+
+def _at_second_try(read: Callable[[], Found]) -> Found | None:
+    """What the index has, None where it is damaged; a disk that failed once is asked again.
+
+    What is taken for lost is a hole beneath later turns, and these are then not what they were.
+    """
+    for _ in range(2):
+        with suppress(DamagedError):
+            return read()
+    return None

@@ -63,11 +63,11 @@ class PlainPlace:
                 break
         create_database(sound).close()
         mend_header(copy, sound)
-        with closing(sqlite3.connect(copy, isolation_level=None)) as conn:
-            conn.execute(
-                "PRAGMA writable_schema = ON"
-            )  # a definition that makes no sense hides no other table
-            return saved_tables(conn, columns)
+        saved = _saved(copy, columns)
+        if all(table.whole for table in saved.values()):
+            return saved
+        again = _saved(copy, columns)  # a disk may fail once, and the old index will be gone
+        return {name: table.joined(again[name]) for name, table in saved.items()}
 
     @contextmanager
     def filling(self) -> Iterator[sqlite3.Connection]:
@@ -95,3 +95,10 @@ class PlainPlace:
         with suppress(FileNotFoundError):
             (self._folder / OLD_LOG).unlink()
         sync_folder(self._folder)
+
+
+def _saved(copy: Path, columns: Columns) -> dict[str, SavedTable]:
+    """What one connection can read: it keeps what it made of the tables' definitions."""
+    with closing(sqlite3.connect(copy, isolation_level=None)) as conn:
+        conn.execute("PRAGMA writable_schema = ON")  # a definition that makes no sense hides no other table
+        return saved_tables(conn, columns)

@@ -34,6 +34,17 @@ class SavedTable:
     unread: bool = False
     """Whether some part could not be read at all, so that more rows may be lost than are known."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was read."""
+        return not (self.unread or self.damaged)
+
+    def joined(self, other: SavedTable) -> SavedTable:
+        """What either of two readings of the table has."""
+        rows = dict(sorted((self.rows | other.rows).items()))
+        damaged = (self.damaged & other.damaged) - rows.keys()
+        return SavedTable(self.name, rows, damaged, self.unread and other.unread)
+
 
 def mend_header(path: Path, sound: Path) -> None:
     """Give a file that SQLite does not take for a database the first 100 bytes of one that it does."""

@@ -15,6 +15,7 @@ from agentmem.memory.source import DigestLog, TokenLog
 from agentmem.store import DiskHome, DiskStore, MemoryKey, Turn
 from agentmem.store.mended import Encode
 from agentmem.store.segment import segment_spec
+from agentmem.store.turn_rows import TurnRows
 from support.encoding import again, encode
 from support.killing import killed
 from support.stores import (
@@ -344,6 +345,53 @@ def test_a_full_disk_leaves_the_old_state(home: DiskHome, monkeypatch: pytest.Mo
     assert store.repair(again).ok
     store.close()
     check_whole(home, expected((1, 100), (2, 50), (8, 3)))
+
+
+def test_what_the_disk_refuses_while_a_turn_is_computed_sets_nothing_aside(home: DiskHome) -> None:
+    """It was sound a moment ago: the repair ends and changes nothing, or later turns would be computed on a hole."""
+    harm_many(home)
+    store = opened(home)
+    before = [finding.where for finding in store.verify(deep=True).findings]
+    tries: list[int] = []
+
+    def failing(turn: Turn) -> Sequence[Encode]:
+        def refused(ids: Sequence[int], log: TokenLog, digests: DigestLog) -> None:
+            tries.append(turn.id)
+            raise DamagedError("ada", "kv/000000.safetensors", "the whole file", "it cannot be opened")
+
+        return (refused,)
+
+    with pytest.raises(DamagedError, match="cannot be opened"):
+        store.repair(failing)
+    assert tries == [1]
+    assert [finding.where for finding in store.verify(deep=True).findings] == before
+    assert store.repair(again).tokens("set aside") == 0
+    store.close()
+    check_whole(home)
+
+
+@pytest.mark.parametrize("reader", ["get", "ids_left"])
+def test_a_disk_that_fails_once_loses_no_token_ids(
+    home: DiskHome, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    """SQLite calls a failed read damage of the index; asked again, it is there."""
+    harm_many(home)
+    store = opened(home)
+    real, failed = getattr(TurnRows, reader), set()
+
+    def once(rows: TurnRows, turn_id: int) -> object:
+        if turn_id not in failed:
+            failed.add(turn_id)
+            raise DamagedError("ada", "agent.db", "the index", "database disk image is malformed")
+        return real(rows, turn_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TurnRows, reader, once)
+        report = store.repair(again)
+    assert failed >= {1, 2}
+    assert report.ok and all(one.outcome == "exact" for one in report.ranges)
+    store.close()
+    check_whole(home)
 
 
 def test_too_many_open_files_are_no_damage(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from agentmem.errors import DamagedError
-from agentmem.store import DiskHome
+from agentmem.store import DiskHome, salvage_rows
 from agentmem.store.mended import SalvageReport
 from support.encoding import again
 from support.killing import killed
@@ -264,6 +264,28 @@ def test_a_lost_header(home: DiskHome) -> None:
         home.open("ada")
     report = home.salvage("ada")
     assert len(report.turns) == 9 and not report.wordless
+    check(home, report)
+
+
+def test_a_disk_that_fails_once_loses_no_table(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old index is replaced, so what its first reading did not give is asked for in a second one."""
+    spoil(home, "DELETE FROM turns WHERE id = 6")
+    real, readings = salvage_rows._saved, []
+
+    def once(conn: sqlite3.Connection, name: str, columns: Sequence[str]) -> salvage_rows.SavedTable:
+        readings.append(name)
+        if name == "pages" and readings.count(name) == 1:
+            return salvage_rows.SavedTable(name, unread=True)
+        found = real(conn, name, columns)
+        if name == "turns" and readings.count(name) == 1:
+            found.damaged.add(found.rows.popitem()[0])
+        return found
+
+    monkeypatch.setattr(salvage_rows, "_saved", once)
+    report = home.salvage("ada")
+
+    assert readings.count("pages") == 2
+    assert list(report.wordless) == [6] and report.repair is not None and not report.repair.found
     check(home, report)
 
 
