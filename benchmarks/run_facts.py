@@ -10,6 +10,7 @@ from importlib.metadata import version
 import torch
 from rich.console import Console
 
+from agentmem_kernels.backends import native
 from benchmarks.machine import cpu_name
 
 BUSY = 0.5
@@ -20,13 +21,18 @@ def run_facts() -> dict[str, str]:
     """The facts, in the order of the results file's columns."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "agentmem": version("agentmem-kv"),
+        "agentmem": f"{version('agentmem-kv')} ({_kernels()} kernels)",
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "cpu": cpu_name(),
         "threads": str(torch.get_num_threads()),
         "load": f"{os.getloadavg()[0]:.1f}",
     }
+
+
+def _kernels() -> str:
+    """Whose kernels a bfloat16 model on the CPU gets here."""
+    return "C" if native(torch.empty(2, dtype=torch.bfloat16)) else "torch"
 
 
 def warn_if_busy(console: Console, facts: Mapping[str, str]) -> None:
