@@ -19,7 +19,7 @@ from agentmem.memory.pair_buffer import PairBuffer
 from agentmem.memory.rooms import Rooms
 from agentmem.memory.rotation import LayerSpec
 from agentmem.memory.selectors import Selector
-from agentmem_kernels import Kept, accelerated, enter, rotate_into
+from agentmem_kernels import Kept, accelerated, enter, in_one_call, rotate_into
 
 
 class LayerBuffer:
@@ -56,13 +56,13 @@ class LayerBuffer:
     ) -> Tensor:
         """Append new tokens (Hkv, T, D), and stage them and their queries (1, Hq, T, D) from index ``at`` on.
 
-        Returns the queries rotated to where their tokens stand. On a GPU all of this is one launch.
+        Returns the queries rotated to where their tokens stand. One launch on a GPU; one call in C for a few tokens.
         """
         layer = self.spec.index
-        if accelerated(keys_raw):
+        new = (queries_raw[0], keys_raw, values)
+        if in_one_call(*new, self._rotation):
             start, self.used = self.used, self.used + keys_raw.shape[1]
             rooms = (self.keys_rot, self.values)
-            new = (queries_raw[0], keys_raw, values)
             return enter(*new, self._rotation, start, *rooms, kept=staging.rooms(layer), at=at)[None]
         staging.put(layer, at, queries_raw[0], keys_raw, values)
         rotated = self.rotate_queries(queries_raw, self.used)

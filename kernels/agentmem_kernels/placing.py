@@ -1,8 +1,9 @@
 """Bringing tokens into a working set: raw keys rotated to where they will stand, values beside them.
 
 :func:`rotate_into` serves tokens of the past, consecutive or chosen; :func:`enter` serves new ones, whose
-queries are rotated too and whose raw projections are kept for the log. Each is one launch by Triton, and the same
-bits as torch's operations, which are the specification. Knows no log and no working set.
+queries are rotated too and whose raw projections are kept for the log. Each is one launch by Triton, and entering one
+call in C for a few tokens; the same bits as torch's operations, which are the specification. Knows no log and no
+working set.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from agentmem_kernels.backends import Backend, first_that_runs
+from agentmem_kernels import on_cpu
+from agentmem_kernels.backends import Backend, accelerated, first_that_runs, native
 from agentmem_kernels.rotation import Rotation, turned
+
+FEW = 16
+"""Up to so many tokens enter by the call in C, which takes them one by one."""
 
 
 class Kept(NamedTuple):
@@ -101,7 +106,7 @@ def enter(
         backend: see :mod:`.backends`.
 
     Returns:
-        (Hq, T, D) contiguous on Triton's path, in q's dtype; q itself may come back where nothing is rotated.
+        (Hq, T, D) contiguous on Triton's path and in C, in q's dtype; q itself may come back where nothing is rotated.
 
     Raises:
         ValueError: shapes, dtypes or positions do not fit.
@@ -109,6 +114,8 @@ def enter(
     """
     T = q.shape[1]
     _check_enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
+    if T and native(q, k, v, fits=_few(q, rotation), backend=backend):
+        return on_cpu.enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
 
     def by_triton() -> Tensor:
         from agentmem_kernels.on_triton import placing  # noqa: PLC0415  # only where Triton runs
@@ -124,6 +131,15 @@ def enter(
         return turned(rotation, q, start)
 
     return first_that_runs("enter", q, backend, by_triton, plain) if T else q
+
+
+def in_one_call(q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> bool:
+    """Whether :func:`enter` is one call for these, which is then the fastest way."""
+    return accelerated(k) or native(q, k, v, fits=_few(q, rotation))
+
+
+def _few(q: Tensor, rotation: Rotation | None) -> bool:
+    return q.shape[1] <= FEW and (rotation is None or rotation.in_fp32 or rotation.C.dtype == q.dtype)
 
 
 def _check_place(

@@ -9,8 +9,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from agentmem_kernels import (
     BackendError,
+    Kept,
+    Rotation,
     attend,
     block_masses,
+    enter,
     in_one_kernel,
     multiply_int8,
     on_cpu,
@@ -294,3 +297,55 @@ def test_int8_shapes_that_do_not_fit_are_named() -> None:
     ):
         with pytest.raises(ValueError, match="do not fit"):
             multiply_int8(*bad)
+
+
+# (Hq, Hkv, T, D, rotated dims)
+ENTERING = [(14, 2, 1, 64, 64), (6, 3, 16, 24, 16), (4, 1, 5, 8, 8), (2, 2, 7, 80, 20), (3, 1, 2, 2, 2)]
+
+
+@pytest.mark.parametrize("shape", ENTERING)
+@pytest.mark.parametrize("form", ["half", "interleaved", "none"])
+@pytest.mark.parametrize("in_fp32", [False, True])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_new_tokens_enter_with_the_bits_of_the_reference(
+    shape: tuple[int, ...], form: str, in_fp32: bool, keeps: bool
+) -> None:
+    """Rotated and raw, where they belong, and nothing beside them is touched."""
+    Hq, Hkv, T, D, width = shape
+    half = width // 2
+    generator = torch.Generator().manual_seed(D)
+    rotated = [*range(half, width), *range(half)] if form == "half" else [i ^ 1 for i in range(width)]
+    kind = torch.float32 if in_fp32 else torch.bfloat16
+    C, S = (torch.randn(60, n, generator=generator).to(kind) for n in (D, width))
+    rotation = None if form == "none" else Rotation(C, S, torch.tensor([*rotated, *range(width, D)]), in_fp32)
+    q, k, v = (torch.randn(T, H, D, generator=generator).bfloat16().transpose(0, 1) for H in (Hq, Hkv, Hkv))
+    keys, values = (torch.zeros(Hkv, T + 12, D, dtype=torch.bfloat16) for _ in "kv")
+    kept = Kept(*(torch.zeros(H, T + 5, D, dtype=torch.bfloat16) for H in (Hq, Hkv, Hkv))) if keeps else None
+
+    turned = enter(q, k, v, rotation, 10, keys, values, kept=kept, at=3, backend="native")
+
+    assert torch.equal(turned, reference.rotated(rotation, q, 10))
+    assert torch.equal(keys[:, 10 : 10 + T], reference.rotated(rotation, k, 10))
+    assert torch.equal(values[:, 10 : 10 + T], v)
+    for buffer in (keys, values):
+        assert not buffer[:, :10].any() and not buffer[:, 10 + T :].any()
+    for room, raw in zip(kept or (), (q, k, v), strict=False):
+        assert torch.equal(room[:, 3 : 3 + T], raw)
+        assert not room[:, :3].any() and not room[:, 3 + T :].any()
+
+
+def test_rounding_is_that_of_torch() -> None:
+    """Ties, infinities, the largest and the smallest numbers: each product and sum by itself."""
+    numbers = torch.arange(0, 1 << 16, 7).to(torch.int32).to(torch.int16).view(torch.bfloat16)
+    numbers = numbers[: len(numbers) // 8 * 8].view(1, -1, 8)
+    numbers = numbers.where(numbers.isfinite(), torch.inf)
+    for start in range(0, numbers.shape[1], 16):
+        x = numbers[:, start : start + 16]
+        T = x.shape[1]
+        C, S = (x.flip(1)[0] * n for n in (0.9990234375, 1.0078125))
+        rotation = Rotation(C.contiguous(), S.contiguous(), torch.tensor([4, 5, 6, 7, 0, 1, 2, 3]), False)
+        out = torch.zeros(1, T, 8, dtype=torch.bfloat16)
+        turned = enter(x, x, x, rotation, 0, out, out.clone(), backend="native")
+        wanted = reference.rotated(rotation, x, 0)
+        assert torch.equal(turned.nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0))
+        assert torch.equal(turned.isnan(), wanted.isnan())

@@ -15,10 +15,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = ("attend.c", "int8.c", "masses.c")
+SOURCES = ("attend.c", "enter.c", "int8.c", "masses.c")
 HEADERS = ("common.h",)
 FLAGS = (
-    *("-O3", "-std=gnu11", "-shared", "-fPIC"),
+    *("-O3", "-std=gnu11", "-ffp-contract=off", "-shared", "-fPIC"),
     *("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
 )
 PATIENCE = 120.0

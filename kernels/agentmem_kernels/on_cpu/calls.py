@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from agentmem_kernels.on_cpu.library import loaded, parallel
+from agentmem_kernels.rotation import Rotation
 from agentmem_kernels.scratch import Fresh, Scratch
 
 MAX_DIM = 256
@@ -29,6 +30,19 @@ class _Attend(ctypes.Structure):
         ("scaling", ctypes.c_float),
         ("threads", ctypes.c_int),
         ("parallel", ctypes.c_void_p),
+    )
+
+
+class _Enter(ctypes.Structure):
+    """``struct Enter`` of enter.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "C", "S", "partner", "q_out")),
+        *((name, ctypes.c_void_p) for name in ("keys_out", "values_out", "q_kept", "k_kept", "v_kept")),
+        *((name, ctypes.c_long) for name in ("Hq", "Hkv", "T", "D", "width")),
+        *((f"{one}_{of}", ctypes.c_long) for one in "qkv" for of in ("head", "row")),
+        *((name, ctypes.c_long) for name in ("out_head", "q_kept_head", "kept_head")),
+        ("in_fp32", ctypes.c_int),
     )
 
 
@@ -134,6 +148,34 @@ def block_masses(
         *(threads, parallel()),
     )
     loaded().agentmem_masses(ctypes.byref(of))
+    return out
+
+
+def enter(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotation: Rotation | None,
+    start: int,
+    keys_out: Tensor,
+    values_out: Tensor,
+    kept: tuple[Tensor, Tensor, Tensor] | None,
+    at: int,
+) -> Tensor:
+    """See :func:`agentmem_kernels.enter`; everything is as it is checked there. On one thread."""
+    (Hq, T, D), Hkv = q.shape, len(k)
+    out = torch.empty((Hq, T, D), dtype=q.dtype)
+    C, S = (None, None) if rotation is None else (rotation.C[start:], rotation.S[start:])
+    rooms = (None, None, None) if kept is None else tuple(room[:, at:] for room in kept)
+    of = _Enter(
+        *(_at(one) for one in (q, k, v, C, S, None if rotation is None else rotation.partner, out)),
+        *(_at(one) for one in (keys_out[:, start:], values_out[:, start:], *rooms)),
+        *(Hq, Hkv, T, D, 0 if rotation is None else rotation.width),
+        *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2], keys_out.stride(0)),
+        *((0, 0) if kept is None else (kept[0].stride(0), kept[1].stride(0))),
+        rotation is not None and rotation.in_fp32,
+    )
+    loaded().agentmem_enter(ctypes.byref(of))
     return out
 
 

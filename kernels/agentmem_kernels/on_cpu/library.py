@@ -29,7 +29,7 @@ def loaded() -> ctypes.CDLL:
             library = ctypes.CDLL(str(path))
         except OSError as error:
             raise BuildError(f"what was compiled cannot be loaded: {error}; mend what it names") from error
-    for name in ("agentmem_attend", "agentmem_int8", "agentmem_masses"):
+    for name in ("agentmem_attend", "agentmem_enter", "agentmem_int8", "agentmem_masses"):
         getattr(library, name).restype = None
         getattr(library, name).argtypes = [ctypes.c_void_p]
     return library
