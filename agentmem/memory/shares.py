@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from agentmem_kernels import block_masses, in_one_kernel
+from agentmem_kernels.scratch import Scratch
+
 
 class Shares:
     """Adds up attention mass per block over one turn."""
@@ -51,6 +54,8 @@ def block_mass(
     softcap: float | None,
     sinks: Tensor | None,
     mask: Tensor | None,
+    causal: bool = False,
+    scratch: Scratch | None = None,
 ) -> tuple[Tensor, int]:
     """Softmax mass that each recalled block gets, in fp32.
 
@@ -63,12 +68,20 @@ def block_mass(
         softcap: cap of the logits, as in Gemma 2.
         sinks: (Hq,) extra logits that take probability, as in gpt-oss.
         mask: additive, (T, S) or (Hq, T or 1, S).
+        causal: whether the mask hides nothing but what comes after each query, the last being the last key's.
+        scratch: where intermediate results may lie.
 
     Returns:
         (Hkv, K) mass summed over query rows, and the number of query rows Hq * T.
     """
-    Hkv, _, D = keys_rot.shape
+    Hkv, S, D = keys_rot.shape
     Hq, T, _ = queries_rot.shape
+    if causal and softcap is None and sinks is None and in_one_kernel(queries_rot, keys_rot):
+        rows = queries_rot.reshape(Hkv, -1, D).float()
+        seen = torch.arange(S - T + 1, S + 1).repeat(Hq // Hkv)
+        keys = keys_rot[:, :, None]
+        mass = block_masses(rows, keys, seen=seen, scaling=scaling, scratch=scratch)[0, :, recalled]
+        return mass.view(Hkv, num_blocks, -1).sum(-1), Hq * T
     grouped = queries_rot.float().view(Hkv, Hq // Hkv, T, D)
     logits = torch.einsum("hgtd,hsd->hgts", grouped, keys_rot.float()) * scaling
     if softcap is not None:
@@ -78,5 +91,5 @@ def block_mass(
     if sinks is not None:
         column = sinks.float().view(Hkv, Hq // Hkv, 1, 1).expand(-1, -1, T, 1)
         logits = torch.cat([logits, column], dim=-1)
-    mass = logits.softmax(-1)[..., recalled].sum(dim=(1, 2))  # (Hkv, K*L)
-    return mass.view(Hkv, num_blocks, -1).sum(-1), Hq * T
+    received = logits.softmax(-1)[..., recalled].sum(dim=(1, 2))  # (Hkv, K*L)
+    return received.view(Hkv, num_blocks, -1).sum(-1), Hq * T

@@ -272,5 +272,7 @@ class WorkingMemory:
             softcap=softcap,
             sinks=sinks,
             mask=None if sight.mask is None else sight.mask[..., rows, :],
+            causal=sight.causal,
+            scratch=self._workspace.rooms,
         )
         self.shares.add(chosen, mass, count)

@@ -27,19 +27,23 @@ def block_masses(
     index: Tensor | None = None,
     dead: Tensor | None = None,
     edge: int | None = None,
+    seen: Tensor | None = None,
+    scaling: float = 1.0,
     scratch: Scratch | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """Attention mass of blocks, summed over query rows.
 
     Args:
-        queries: (Hkv, M, W) scaled, so that q.k is a logit; rounded to the keys' dtype before the product.
+        queries: (Hkv, M, W); rounded to the keys' dtype before the product.
         keys: (Hkv, N, L, W), L keys a block; the last dim is contiguous. Or parts (Hkv, n_i, L, W) which are N blocks
             together, at least one.
         index: (Hkv, C) int64, which blocks per head, contiguous, each in [0, N), which is not checked on a GPU;
             None: all N, and C is N.
         dead: (Hkv, C, L) bool, contiguous, keys that count for nothing.
         edge: if given, also the mass of each block's first and last so many keys.
+        seen: (M,) int64, contiguous; row m sees only the first so many keys of all blocks, one after another.
+        scaling: times q.k is a logit.
         scratch: where intermediate results may lie; new memory if not given.
         backend: see :mod:`.backends`.
 
@@ -53,23 +57,27 @@ def block_masses(
     """
     parts = [keys] if isinstance(keys, Tensor) else list(keys)
     _check(queries, parts, index, dead, edge)
+    if seen is not None and (seen.shape != queries.shape[1:2] or seen.dtype != torch.int64):
+        raise ValueError(f"seen: expected ({queries.shape[1]},) int64, got {tuple(seen.shape)} {seen.dtype}")
     Hkv, M, W = queries.shape
     C = sum(part.shape[1] for part in parts) if index is None else index.shape[1]
     if not (Hkv and M and C and parts[0].shape[2]):
         return torch.zeros(1 if edge is None else 3, Hkv, C, device=queries.device)
     if index is None and native(*parts, fits=on_cpu.fits(W), backend=backend):
-        return on_cpu.block_masses(queries, parts, dead=dead, edge=edge, scratch=scratch)
+        return on_cpu.block_masses(
+            queries, parts, dead=dead, edge=edge, seen=seen, scaling=scaling, scratch=scratch
+        )
     whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def by_triton() -> Tensor:
         from agentmem_kernels.on_triton import masses  # noqa: PLC0415  # only where Triton runs
 
-        return masses.block_masses(queries, whole, index, dead, edge)
+        return masses.block_masses(queries * scaling, whole, index, dead, edge)
 
     def plain() -> Tensor:
-        return _plain(queries, whole, index, dead, edge)
+        return _plain(queries, whole, index, dead, edge, seen, scaling)
 
-    if W > WIDEST and backend == "auto":
+    if (W > WIDEST and backend == "auto") or seen is not None:
         return plain()
     return first_that_runs("block_masses", queries, backend, by_triton, plain)
 
@@ -80,7 +88,13 @@ def in_one_kernel(queries: Tensor, *keys: Tensor) -> bool:
 
 
 def _plain(
-    queries: Tensor, keys: Tensor, index: Tensor | None, dead: Tensor | None, edge: int | None
+    queries: Tensor,
+    keys: Tensor,
+    index: Tensor | None,
+    dead: Tensor | None,
+    edge: int | None,
+    seen: Tensor | None,
+    scaling: float,
 ) -> Tensor:
     """Torch's operations: products in the keys' dtype, everything behind them in fp32."""
     Hkv, M, W = queries.shape
@@ -88,7 +102,11 @@ def _plain(
     if index is not None:
         keys = keys.gather(1, index[..., None, None].expand(*index.shape, L, W))
     rows = keys.reshape(Hkv, -1, W)
-    logits = torch.bmm(queries.to(keys.dtype), rows.transpose(1, 2)).float().view(Hkv, M, -1, L)
+    products = torch.bmm(queries.to(keys.dtype), rows.transpose(1, 2)).float()
+    if seen is not None:
+        beyond = torch.arange(products.shape[2], device=seen.device) >= seen[:, None]
+        products = products.masked_fill(beyond, -torch.inf)
+    logits = products.mul_(scaling).view(Hkv, M, -1, L)
     if dead is not None:
         logits = logits.masked_fill(dead[:, None], -torch.inf)
     highest = logits.amax((2, 3), keepdim=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from agentmem_kernels import (
+    Backend,
     BackendError,
     Kept,
     Rotation,
@@ -349,3 +350,22 @@ def test_rounding_is_that_of_torch() -> None:
         wanted = reference.rotated(rotation, x, 0)
         assert torch.equal(turned.nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0))
         assert torch.equal(turned.isnan(), wanted.isnan())
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_rows_see_only_their_first_keys(backend: Backend) -> None:
+    """A causal row: what lies behind what it sees is not there, whatever it holds; a factor on q.k, in fp32."""
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 31, 64, generator=generator).bfloat16().float()
+    keys = torch.randn(2, 150, 1, 64, generator=generator).bfloat16()
+    seen = torch.randint(0, 151, (31,), generator=generator)
+    seen[:3] = torch.tensor([0, 150, 64])
+    wanted = torch.zeros(1, 2, 150)
+    for row, count in enumerate(seen.tolist()):
+        if count:
+            own = reference.block_masses(0.25 * queries[:, row : row + 1], keys[:, :count])
+            wanted[:, :, :count] += own
+    found = block_masses(queries, keys, seen=seen, scaling=0.25, backend=backend)
+    assert torch.allclose(found, wanted, atol=0.05 if backend == "torch" else 1e-4)
+    with pytest.raises(ValueError, match="seen: expected"):
+        block_masses(queries, keys, seen=seen[:5], backend=backend)

@@ -38,6 +38,8 @@ class Sight(NamedTuple):
     """Where in S the newest tokens begin, which lie there one by one up to the last query's own."""
     newest_token: int
     """Which token of the log lies there."""
+    causal: bool = False
+    """The mask, if any, hides nothing but what comes after each query; the last key is the last query's own."""
     pairs: bool = False
     """E is 2 D, and one half of each key is zero: the second before ``newest``, the first from there on."""
 

@@ -80,6 +80,7 @@ class OrderedPlacement:
             layout.recalled,
             0 if dense else layout.recalled.stop,
             0 if dense else layout.split.window_start,
+            causal=spec.window is None and not buffer.any_dead,
         )
 
     def _span(self, spec: LayerSpec, buffer: LayerBuffer, start: int, stop: int, layout: Layout) -> None:

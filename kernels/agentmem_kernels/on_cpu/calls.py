@@ -52,12 +52,13 @@ class _Masses(ctypes.Structure):
     _fields_ = (
         *(
             (name, ctypes.c_void_p)
-            for name in ("queries", "parts", "counts", "heads", "dead", "logits", "sums", "out")
+            for name in ("queries", "parts", "counts", "heads", "dead", "seen", "logits", "sums", "out")
         ),
         *(
             (name, ctypes.c_long)
             for name in ("H", "M", "W", "n", "stride", "parts_count", "per_block", "edge")
         ),
+        ("scaling", ctypes.c_float),
         ("threads", ctypes.c_int),
         ("parallel", ctypes.c_void_p),
     )
@@ -121,8 +122,10 @@ def block_masses(
     queries: Tensor,
     parts: Sequence[Tensor],
     *,
-    dead: Tensor | None,
-    edge: int | None,
+    dead: Tensor | None = None,
+    edge: int | None = None,
+    seen: Tensor | None = None,
+    scaling: float = 1.0,
     scratch: Scratch | None = None,
 ) -> Tensor:
     """See :func:`agentmem_kernels.block_masses`; ``parts`` (Hkv, n_i, L, W) are the blocks, each head's rows contiguous."""
@@ -143,9 +146,9 @@ def block_masses(
     heads = longs(*(part.stride(0) for part in laid))
     of = _Masses(
         *(_at(narrow), *(ctypes.addressof(one) for one in (addresses, counts, heads))),
-        *(_at(one) for one in (dead, logits, sums, out)),
+        *(_at(one) for one in (dead, seen, logits, sums, out)),
         *(Hkv, M, W, blocks * L, stride, len(laid), L, edge or 0),
-        *(threads, parallel()),
+        *(scaling, threads, parallel()),
     )
     loaded().agentmem_masses(ctypes.byref(of))
     return out

@@ -13,10 +13,12 @@ struct Masses {
     const long *counts;         /* rows of each part */
     const long *heads;          /* from one head to the next, in elements */
     const uint8_t *dead;        /* (H, n), or NULL */
+    const int64_t *seen;        /* (M): a row sees its first so many keys; or NULL */
     float *logits;              /* (tasks at once: threads, TILE, stride) */
     float *sums;                /* (H, tiles, stride) */
     float *out;                 /* (1 or 3, H, blocks) */
     long H, M, W, n, stride, parts_count, per_block, edge;
+    float scaling;
     int threads;
     Parallel parallel;
 };
@@ -28,36 +30,48 @@ struct Room {
     atomic_long next;
 };
 
-INLINE void keep(const __m512 sums[4], float *logits, const uint8_t *dead, long present) {
-    __m512 nothing = _mm512_set1_ps(-INFINITY);
+INLINE void keep(const __m512 sums[4], float scaling, float *logits, const uint8_t *dead, long present) {
+    __m512 nothing = _mm512_set1_ps(-INFINITY), factor = _mm512_set1_ps(scaling);
     for (int j = 0; j < 4; j++) {
         __mmask16 lanes = first_lanes(present - 16 * j);
         if (dead)
             lanes &= _mm_mask_testn_epi8_mask(lanes, _mm_maskz_loadu_epi8(lanes, dead + 16 * j), _mm_set1_epi8(-1));
-        _mm512_storeu_ps(logits + 16 * j, _mm512_mask_mov_ps(nothing, lanes, sums[j]));
+        _mm512_storeu_ps(logits + 16 * j, _mm512_mask_mul_ps(nothing, lanes, sums[j], factor));
     }
 }
 
-INLINE void few(const bf16 *const *rows, int R, int pairs, const uint32_t *packed, float *logits, long stride, const uint8_t *dead, long present) {
+/* Where a block's logits go, and which of them count. */
+struct Block {
+    float *logits; /* of the first row; the next one's are ``stride`` behind */
+    long stride;
+    float scaling;
+    const uint8_t *dead;
+    const int64_t *seen; /* of the first row, or NULL */
+    long at, present;    /* the block's first key, and how many it has */
+};
+
+INLINE void few(const bf16 *const *rows, int R, int pairs, const uint32_t *packed, const struct Block *b) {
     __m512 sums[ROWS][4];
     products(rows, R, pairs, packed, sums);
-    for (int r = 0; r < R; r++)
-        keep(sums[r], logits + r * stride, dead, present);
+    for (int r = 0; r < R; r++) {
+        long seen = b->seen ? b->seen[r] - b->at : b->present;
+        keep(sums[r], b->scaling, b->logits + r * b->stride, b->dead, seen < b->present ? seen : b->present);
+    }
 }
 
-static void __attribute__((noinline)) some(const bf16 *const *rows, int R, int pairs, const uint32_t *packed, float *logits, long stride, const uint8_t *dead, long present) {
-    switch (R) {
-    case 1: few(rows, 1, pairs, packed, logits, stride, dead, present); break;
-    case 2: few(rows, 2, pairs, packed, logits, stride, dead, present); break;
-    case 3: few(rows, 3, pairs, packed, logits, stride, dead, present); break;
-    case 4: few(rows, 4, pairs, packed, logits, stride, dead, present); break;
-    case 5: few(rows, 5, pairs, packed, logits, stride, dead, present); break;
-    default: few(rows, 6, pairs, packed, logits, stride, dead, present); break;
+static void __attribute__((noinline)) some(const bf16 *const *rows, int R, int pairs, const uint32_t *packed, const struct Block *b) {
+    switch (R) { /* so that sums stay in registers */
+    case 1: few(rows, 1, pairs, packed, b); break;
+    case 2: few(rows, 2, pairs, packed, b); break;
+    case 3: few(rows, 3, pairs, packed, b); break;
+    case 4: few(rows, 4, pairs, packed, b); break;
+    case 5: few(rows, 5, pairs, packed, b); break;
+    default: few(rows, 6, pairs, packed, b); break;
     }
 }
 
 /* Logits of a tile's rows with all keys of a head. Each part is padded to whole packed blocks by later ones. */
-static void fill(const struct Masses *m, long h, const bf16 *const *rows, int count, float *logits) {
+static void fill(const struct Masses *m, long h, const bf16 *const *rows, long start, int count, float *logits) {
     uint32_t packed[MAX_PAIRS * KEYS] __attribute__((aligned(64)));
     long at = 0;
     for (long p = 0; p < m->parts_count; p++) {
@@ -67,8 +81,9 @@ static void fill(const struct Masses *m, long h, const bf16 *const *rows, int co
             pack(keys + k * m->W, m->W, present, (int)m->W / 2, packed);
             for (int first = 0, R; first < count; first += R) {
                 R = next_group(count - first);
-                some(rows + first, R, (int)m->W / 2, packed, logits + first * m->stride + at, m->stride,
-                     m->dead ? m->dead + h * m->n + at : 0, present);
+                struct Block b = {logits + first * m->stride + at, m->stride, m->scaling, m->dead ? m->dead + h * m->n + at : 0,
+                                  m->seen ? m->seen + start + first : 0, at, present};
+                some(rows + first, R, (int)m->W / 2, packed, &b);
             }
             at += present;
         }
@@ -110,7 +125,7 @@ static void worker(const void *of, long number) {
         const bf16 *rows[TILE];
         for (int r = 0; r < count; r++)
             rows[r] = m->queries + (h * m->M + start + r) * m->W;
-        fill(m, h, rows, count, logits);
+        fill(m, h, rows, start, count, logits);
         float *sums = m->sums + task * m->stride;
         memset(sums, 0, sizeof(float) * (size_t)m->n);
         for (int r = 0; r < count; r++)
