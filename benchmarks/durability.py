@@ -72,7 +72,7 @@ class HashClock:
         """Time everything that hashes, from now on."""
         with ExitStack() as stack:
             for owner, name in (
-                (PageTable, "check_rows"),
+                (PageTable, "check_cells"),
                 (PageTable, "check_slots"),
                 (PageTable, "check_page"),
                 (PageTable, "sums_of"),

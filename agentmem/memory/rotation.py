@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agentmem.errors import ShapeError
-from agentmem_kernels import Rotation
+from agentmem_kernels import Rotation, rotate_into, turns_in_one_call
 
 
 class _Scratch(threading.local):
@@ -108,6 +108,11 @@ class RotaryTable:
             ShapeError: shapes or dtypes do not fit, or a position lies outside the table.
         """
         self._check(x, positions, out)
+        start = self._start_of_one_call(x, positions)
+        if start is not None:
+            done = torch.empty_like(x) if out is None else out
+            rotate_into(x, None, self.rotation, start, done, None)
+            return done
         C, S = self._rows(positions)
         source = x.float() if self.in_fp32 else x
         turned = self._turned(source, S)
@@ -153,6 +158,13 @@ class RotaryTable:
             return self._C[start : start + T], self._S[start : start + T]
         index = torch.as_tensor(positions).to(self.device)
         return self._C.index_select(0, index), self._S.index_select(0, index)
+
+    def _start_of_one_call(self, x: Tensor, positions: Tensor | range) -> int | None:
+        """The first of positions that one compiled call rotates x (H, T, D) to; None when it takes something else."""
+        if not isinstance(positions, range) or positions.step != 1 or x.ndim != 3 or not positions:
+            return None
+        inside = positions.start >= 0 and positions.stop <= self.max_positions
+        return positions.start if inside and turns_in_one_call(x, self.rotation) else None
 
     def _check(self, x: Tensor, positions: Tensor | range, out: Tensor | None) -> None:
         if x.ndim < 2 or x.shape[-1] != self.head_dim:

@@ -23,6 +23,7 @@ from agentmem.store.digest_cipher import DigestCipher, encrypted_digest_path
 from agentmem.store.digest_log import DigestState, DigestSums, DiskDigestLog
 from agentmem.store.failures import typed
 from agentmem.store.files import opened, write_all
+from agentmem.store.frames import private_memory
 from agentmem.store.keys import DataKey
 
 FILE_BLOCKS = 32
@@ -215,8 +216,12 @@ class EncryptedDigestLog(DiskDigestLog):
         return tensors
 
     def _empty(self, blocks: int) -> list[Tensor]:
-        layout = self._layout
-        return [torch.zeros(heads, blocks, dim, dtype=layout.dtype) for heads, dim in layout.layers]
+        """Zeros (Hkv, blocks, D) for each layer; a part that is never written to takes no memory and no time."""
+        dtype, layers = self._layout.dtype, self._layout.layers
+        sizes = [heads * blocks * dim for heads, dim in layers]
+        flat = torch.frombuffer(private_memory(sum(sizes) * dtype.itemsize), dtype=dtype)
+        parts = zip(flat.split(sizes), layers, strict=True)
+        return [part.view(heads, blocks, dim) for part, (heads, dim) in parts]
 
     def _files(self) -> int:
         """How many files the digests there are make."""

@@ -20,6 +20,14 @@ _SMALL = 1 << 21
 """The first bytes are taken page by page: many an agent needs no more."""
 
 
+def private_memory(size: int) -> mmap.mmap:
+    """Zeros that take memory where they are written to, and do not get into a core dump."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_DONTDUMP"):  # what is encrypted at rest shall not lie there
+        memory.madvise(mmap.MADV_DONTDUMP)
+    return memory
+
+
 class FramePool:
     """Frames of 32 rows of ``dim`` numbers of type ``raw``, with room for ``size`` bytes at first.
 
@@ -63,9 +71,7 @@ class FramePool:
 
     def _made(self, frames: int) -> RawArray:
         size = frames * self.frame_bytes
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_DONTDUMP"):  # what is encrypted at rest shall not lie in a core dump
-            memory.madvise(mmap.MADV_DONTDUMP)
+        memory = private_memory(size)
         if hasattr(mmap, "MADV_HUGEPAGE") and size > _SMALL:
             memory.madvise(mmap.MADV_HUGEPAGE, _SMALL)
         return np.frombuffer(memory, dtype=self._raw).reshape(frames, PAGE_SLOTS, self._dim)

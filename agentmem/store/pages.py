@@ -201,25 +201,23 @@ class PageTable:
         A few cells at a time, from many segments: what numpy costs a call is more than what is done here for a cell.
         """
         self._file.check_size()
-        pages, column = len(self._filled), self._columns[tensor]
-        unchecked, filled, sums = self._flags[tensor], self._filled.data, self._sums.data
+        pages, column, row = len(self._filled), self._columns[tensor], self._file.row_bytes(tensor)
+        filled, sums, frame = self._filled.data, self._sums.data, PAGE_SLOTS * row
         whole = None if self._all_whole else self._whole.data
-        rows, read, base = self._file.tensor_bytes(tensor), self._file.read, self._file.spec.offsets[tensor]
-        row = self._file.row_bytes(tensor)
-        passed: list[int] = []
-        self._passed.append((tensor, passed))
+        rows, base, total = self._file.tensor_bytes(tensor), self._file.spec.offsets[tensor], 0
         for cell in cells:
-            head, page = divmod(cell, pages)
-            start, size = cell * PAGE_SLOTS * row, filled[page] * row
+            page, start = cell % pages, cell * frame
+            size = filled[page] * row
             if whole is None or whole[page]:
                 found = xxh3_64_intdigest(rows[start : start + size])
             else:
-                found = xxh3_64_intdigest(read(base + start, size))
-            if found != sums[page, column + head]:
-                raise self._wrong(tensor, head, page)
-            unchecked[cell] = False
-            passed.append(cell)
-            self.bytes_checked += size
+                found = xxh3_64_intdigest(self._file.read(base + start, size))
+            if found != sums[page, column + cell // pages]:
+                raise self._wrong(tensor, cell // pages, page)
+            total += size
+        self._unchecked[tensor][cells] = False
+        self._passed.append((tensor, list(cells)))
+        self.bytes_checked += total
 
     def _wrong(self, tensor: int, head: int, page: int) -> DamagedError:
         first = page * PAGE_SLOTS

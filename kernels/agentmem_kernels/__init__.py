@@ -13,7 +13,7 @@ from agentmem_kernels.int8_rows import Channels, round_rows, widen_rows
 from agentmem_kernels.int8_weights import multiply_int8
 from agentmem_kernels.masses import block_masses, in_one_kernel
 from agentmem_kernels.neighbours import best_and_neighbours
-from agentmem_kernels.placing import Kept, enter, in_one_call, rotate_into
+from agentmem_kernels.placing import Kept, enter, in_one_call, rotate_into, turns_in_one_call
 from agentmem_kernels.ranking import best_blocks, sort_keys
 from agentmem_kernels.rotation import Rotation
 
@@ -35,5 +35,6 @@ __all__ = [
     "rotate_into",
     "round_rows",
     "sort_keys",
+    "turns_in_one_call",
     "widen_rows",
 ]

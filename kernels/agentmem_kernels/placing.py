@@ -1,8 +1,8 @@
 """Bringing tokens into a working set: raw keys rotated to where they will stand, values beside them.
 
 :func:`rotate_into` serves tokens of the past, consecutive or chosen; :func:`enter` serves new ones, whose
-queries are rotated too and whose raw projections are kept for the log. Each is one launch by Triton, and entering one
-call in C for a few tokens; the same bits as torch's operations, which are the specification. Knows no log and no
+queries are rotated too and whose raw projections are kept for the log. Each is one launch by Triton; turning keys, and
+entering for a few tokens, are one call in C; the same bits as torch's operations, which are the specification. Knows no log and no
 working set.
 """
 
@@ -57,6 +57,11 @@ def rotate_into(
     Hkv, count, D = keys_out.shape
     _check_place(keys, values, rotation, start, keys_out, values_out, tokens)
     if not count or not Hkv:
+        return
+    if rotation is not None and native(
+        keys, keys_out, fits=_alone(keys, values, rotation, tokens), backend=backend
+    ):
+        on_cpu.rotate(keys, rotation, start, keys_out)
         return
 
     def by_triton() -> None:
@@ -133,13 +138,26 @@ def enter(
     return first_that_runs("enter", q, backend, by_triton, plain) if T else q
 
 
+def turns_in_one_call(x: Tensor, rotation: Rotation) -> bool:
+    """Whether :func:`rotate_into` is one call in C for keys alone, which is then the fastest way; it may be in place."""
+    return native(x, fits=_alone(x, None, rotation, None))
+
+
 def in_one_call(q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> bool:
     """Whether :func:`enter` is one call for these, which is then the fastest way."""
     return accelerated(k) or native(q, k, v, fits=_few(q, rotation))
 
 
+def _alone(keys: Tensor, values: Tensor | None, rotation: Rotation, tokens: Tensor | None) -> bool:
+    return values is None and tokens is None and on_cpu.fits(keys.shape[2]) and _table_fits(keys, rotation)
+
+
+def _table_fits(x: Tensor, rotation: Rotation | None) -> bool:
+    return rotation is None or rotation.in_fp32 or rotation.C.dtype == x.dtype
+
+
 def _few(q: Tensor, rotation: Rotation | None) -> bool:
-    return q.shape[1] <= FEW and (rotation is None or rotation.in_fp32 or rotation.C.dtype == q.dtype)
+    return q.shape[1] <= FEW and on_cpu.fits(q.shape[2]) and _table_fits(q, rotation)
 
 
 def _check_place(

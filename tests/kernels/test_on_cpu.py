@@ -19,6 +19,7 @@ from agentmem_kernels import (
     multiply_int8,
     on_cpu,
     reference,
+    rotate_into,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -369,3 +370,26 @@ def test_rows_see_only_their_first_keys(backend: Backend) -> None:
     assert torch.allclose(found, wanted, atol=0.05 if backend == "torch" else 1e-4)
     with pytest.raises(ValueError, match="seen: expected"):
         block_masses(queries, keys, seen=seen[:5], backend=backend)
+
+
+@pytest.mark.parametrize("in_fp32", [False, True])
+@pytest.mark.parametrize("form", ["half", "interleaved", "partial"])
+@pytest.mark.parametrize(("T", "D"), [(1, 64), (300, 64), (17, 80), (129, 128), (5, 6)])
+def test_keys_are_turned_with_the_bits_of_the_reference(T: int, D: int, form: str, in_fp32: bool) -> None:
+    """Into a view of a buffer, and in place; on any number of threads."""
+    generator = torch.Generator().manual_seed(T)
+    width = D // 2 if form == "partial" else D
+    half = width // 2
+    pairs = [*range(half, width), *range(half)] if form != "interleaved" else [i ^ 1 for i in range(width)]
+    kind = torch.float32 if in_fp32 else torch.bfloat16
+    C, S = (torch.randn(T + 9, n, generator=generator).to(kind) for n in (D, width))
+    rotation = Rotation(C, S, torch.tensor([*pairs, *range(width, D)]), in_fp32)
+    keys = torch.randn(T, 3, D, generator=generator).bfloat16().transpose(0, 1)
+    wanted = reference.rotated(rotation, keys, 7)
+
+    buffer = torch.full((3, T + 4, D), torch.nan, dtype=torch.bfloat16)
+    rotate_into(keys, None, rotation, 7, buffer[:, 2 : T + 2], None, backend="native")
+    assert torch.equal(buffer[:, 2 : T + 2], wanted)
+    assert buffer[:, :2].isnan().all() and buffer[:, T + 2 :].isnan().all()
+    on_cpu.rotate(keys, rotation, 7, keys)
+    assert torch.equal(keys, wanted)

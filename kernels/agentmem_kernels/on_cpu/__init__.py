@@ -5,7 +5,7 @@ are taken. The C files are the kernels, :mod:`.building` compiles and keeps them
 loads them, :mod:`.calls` hands them tensors, :mod:`.trial` says whether they can be used.
 """
 
-from agentmem_kernels.on_cpu.calls import attend, block_masses, enter, fits, multiply_int8, takes
+from agentmem_kernels.on_cpu.calls import attend, block_masses, enter, fits, multiply_int8, rotate, takes
 from agentmem_kernels.on_cpu.trial import hindrance
 
-__all__ = ["attend", "block_masses", "enter", "fits", "hindrance", "multiply_int8", "takes"]
+__all__ = ["attend", "block_masses", "enter", "fits", "hindrance", "multiply_int8", "rotate", "takes"]

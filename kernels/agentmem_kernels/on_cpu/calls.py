@@ -33,16 +33,39 @@ class _Attend(ctypes.Structure):
     )
 
 
+class _Rotation(ctypes.Structure):
+    """``struct Rotation`` of enter.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("C", "S", "partner")),
+        *((name, ctypes.c_long) for name in ("D", "width")),
+        ("in_fp32", ctypes.c_int),
+        ("runs", ctypes.c_uint8 * (MAX_DIM // 16)),
+    )
+
+
+class _Turn(ctypes.Structure):
+    """``struct Turn`` of enter.c."""
+
+    _fields_ = (
+        ("rotation", _Rotation),
+        *((name, ctypes.c_void_p) for name in ("x", "out")),
+        *((name, ctypes.c_long) for name in ("heads", "T", "x_head", "x_row", "out_head", "out_row")),
+        ("threads", ctypes.c_int),
+        ("parallel", ctypes.c_void_p),
+    )
+
+
 class _Enter(ctypes.Structure):
     """``struct Enter`` of enter.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "C", "S", "partner", "q_out")),
-        *((name, ctypes.c_void_p) for name in ("keys_out", "values_out", "q_kept", "k_kept", "v_kept")),
-        *((name, ctypes.c_long) for name in ("Hq", "Hkv", "T", "D", "width")),
+        ("rotation", _Rotation),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "q_out", "keys_out", "values_out")),
+        *((name, ctypes.c_void_p) for name in ("q_kept", "k_kept", "v_kept")),
+        *((name, ctypes.c_long) for name in ("Hq", "Hkv", "T")),
         *((f"{one}_{of}", ctypes.c_long) for one in "qkv" for of in ("head", "row")),
         *((name, ctypes.c_long) for name in ("out_head", "q_kept_head", "kept_head")),
-        ("in_fp32", ctypes.c_int),
     )
 
 
@@ -168,18 +191,34 @@ def enter(
     """See :func:`agentmem_kernels.enter`; everything is as it is checked there. On one thread."""
     (Hq, T, D), Hkv = q.shape, len(k)
     out = torch.empty((Hq, T, D), dtype=q.dtype)
-    C, S = (None, None) if rotation is None else (rotation.C[start:], rotation.S[start:])
     rooms = (None, None, None) if kept is None else tuple(room[:, at:] for room in kept)
     of = _Enter(
-        *(_at(one) for one in (q, k, v, C, S, None if rotation is None else rotation.partner, out)),
-        *(_at(one) for one in (keys_out[:, start:], values_out[:, start:], *rooms)),
-        *(Hq, Hkv, T, D, 0 if rotation is None else rotation.width),
+        _at_positions(rotation, start, D),
+        *(_at(one) for one in (q, k, v, out, keys_out[:, start:], values_out[:, start:], *rooms)),
+        *(Hq, Hkv, T),
         *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2], keys_out.stride(0)),
         *((0, 0) if kept is None else (kept[0].stride(0), kept[1].stride(0))),
-        rotation is not None and rotation.in_fp32,
     )
     loaded().agentmem_enter(ctypes.byref(of))
     return out
+
+
+def rotate(x: Tensor, rotation: Rotation, start: int, out: Tensor) -> None:
+    """Write x (H, T, D), rotated to positions start, start + 1, ..., into ``out``: x itself, or apart from it."""
+    heads, T, D = x.shape
+    of = _Turn(
+        _at_positions(rotation, start, D),
+        *(_at(x), _at(out), heads, T, *x.stride()[:2], *out.stride()[:2]),
+        *(torch.get_num_threads(), parallel()),
+    )
+    loaded().agentmem_rotate(ctypes.byref(of))
+
+
+def _at_positions(rotation: Rotation | None, start: int, dim: int) -> _Rotation:
+    if rotation is None:
+        return _Rotation(D=dim)
+    C, S, partner, in_fp32 = rotation
+    return _Rotation(_at(C[start:]), _at(S[start:]), _at(partner), dim, S.shape[1], in_fp32)
 
 
 def multiply_int8(x: Tensor, steps: Tensor, scales: Tensor) -> Tensor:

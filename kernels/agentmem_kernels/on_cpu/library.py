@@ -29,9 +29,9 @@ def loaded() -> ctypes.CDLL:
             library = ctypes.CDLL(str(path))
         except OSError as error:
             raise BuildError(f"what was compiled cannot be loaded: {error}; mend what it names") from error
-    for name in ("agentmem_attend", "agentmem_enter", "agentmem_int8", "agentmem_masses"):
-        getattr(library, name).restype = None
-        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name in ("attend", "enter", "int8", "masses", "rotate"):
+        kernel = getattr(library, f"agentmem_{name}")
+        kernel.restype, kernel.argtypes = None, [ctypes.c_void_p]
     return library
 
 
