@@ -4,7 +4,8 @@
     python -m benchmarks.durability --quick     1,200 tokens, 3 turns: to see that everything works
 
 A turn is a question of some 40 tokens and a reply of 32. Plain and encrypted agents take turns, so that both see
-the same machine. *Checksums* is all time spent on hashing: pages and digests when they are read, rows of the index
+the same machine; each is opened for two turns. An encrypted one decrypts in the first what it keeps until it is closed, so
+its cost is shown for both; checksums and commits are the first turn's. *Checksums* is all time spent on hashing: pages and digests when they are read, rows of the index
 when they are read or written. *Commit* is the time from the last token to the acknowledgement (checksums of
 new pages, sync, index) and the writing of new keys and values before it. *Encryption* is how much longer an
 encrypted agent's turn takes. Commits are timed on the clock, since they wait for the disk; checksums and encryption
@@ -37,7 +38,8 @@ from benchmarks.history import text_of
 from benchmarks.run_facts import run_facts, warn_if_busy
 from benchmarks.timed_store import TimedHome
 
-PROMISES = {"checksums": 0.02, "commit": 0.05, "encryption": 0.10}
+FIRST = "encryption, first turn of an opening"
+PROMISES = {"checksums": 0.02, "commit": 0.05, "encryption": 0.10, FIRST: 0.10}
 """The largest share of a turn that each may take."""
 QUESTION = (
     "Question {number}: what do you remember about the lantern, and who was asked for money? Tell me all."
@@ -109,6 +111,8 @@ class Side:
 
     def __init__(self, model: LanguageModel, folder: Path, clock: HashClock, key: MemoryKey | None) -> None:
         self.turns = Turns()
+        """First ones of an opening."""
+        self.later = Turns()
         self._model = model
         self._clock = clock
         self._home = TimedHome(DiskHome(folder, key=key))
@@ -119,16 +123,21 @@ class Side:
             memory.observe(text_of(self._model.tokenizer, tokens, seed=20))
 
     def turn(self, number: int, reply: int) -> None:
-        """Open it, and time one turn."""
+        """Open it, and time two turns."""
         with self._resumed() as memory:
-            self._clock.take()
-            self._home.clock.take()
-            started, computed = time.perf_counter(), time.process_time()
-            memory.chat(QUESTION.format(number=number), max_new_tokens=reply)
-            self.turns.computed.append(time.process_time() - computed)
-            self.turns.whole.append(time.perf_counter() - started)
-            self.turns.checksums.append(self._clock.take())
-            self.turns.commit.append(sum(self._home.clock.take().values()))
+            for turns in (self.turns, self.later):
+                self._clock.take()
+                self._home.clock.take()
+                started, computed = time.perf_counter(), time.process_time()
+                memory.chat(QUESTION.format(number=number), max_new_tokens=reply)
+                turns.computed.append(time.process_time() - computed)
+                turns.whole.append(time.perf_counter() - started)
+                turns.checksums.append(self._clock.take())
+                turns.commit.append(sum(self._home.clock.take().values()))
+
+    def forget(self) -> None:
+        """Drop what was timed."""
+        self.turns, self.later = Turns(), Turns()
 
     def _resumed(self) -> AgentMemory:
         return AgentMemory.resume("ada", model=self._model, home=self._home)
@@ -146,20 +155,22 @@ def main() -> int:
         for side in (plain, encrypted):
             side.read(asked.tokens)
             side.turn(0, asked.reply)  # first calls of libraries are not timed
-            side.turns = Turns()
+            side.forget()
         for number in range(asked.turns):
             plain.turn(number, asked.reply)
             encrypted.turn(number, asked.reply)
-    return _judged(console, asked, facts, plain.turns, encrypted.turns)
+    return _judged(console, asked, facts, plain, encrypted)
 
 
 def _judged(
-    console: Console, asked: argparse.Namespace, facts: dict[str, str], plain: Turns, encrypted: Turns
+    console: Console, asked: argparse.Namespace, facts: dict[str, str], open_: Side, locked: Side
 ) -> int:
+    plain, encrypted = open_.turns, locked.turns
     shares = {
         "checksums": ratio(plain.checksums, plain.computed),
         "commit": ratio(plain.commit, plain.whole),
-        "encryption": ratio(encrypted.computed, plain.computed) - 1,
+        "encryption": ratio(locked.later.computed, open_.later.computed) - 1,
+        FIRST: ratio(encrypted.computed, plain.computed) - 1,
     }
     table = Table(
         title=f"{asked.model}, {asked.tokens:,} tokens of history, {asked.turns} turns of each kind"
