@@ -76,7 +76,8 @@ def block_mass(
     """
     Hkv, S, D = keys_rot.shape
     Hq, T, _ = queries_rot.shape
-    if causal and softcap is None and sinks is None and in_one_kernel(queries_rot, keys_rot):
+    plain = causal and softcap is None and sinks is None
+    if plain and not keys_rot.is_cuda and in_one_kernel(queries_rot, keys_rot):
         rows = queries_rot.reshape(Hkv, -1, D).float()
         seen = torch.arange(S - T + 1, S + 1).repeat(Hq // Hkv)
         keys = keys_rot[:, :, None]

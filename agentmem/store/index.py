@@ -98,7 +98,7 @@ class Index:
             rows = self._db.conn.execute(sql, values).fetchall()
             broken = self._seals.broken(self._db.conn.execute)
         except (sqlite3.Error, UnicodeError) as error:
-            if (interrupt := self._seals.interrupted()) is not None:
+            if (interrupt := self._seals.interrupted(error)) is not None:
                 raise interrupt from None
             raise of_sqlite(self._agent_id, error) from error
         if broken is not None:

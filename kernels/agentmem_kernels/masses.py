@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from agentmem_kernels import on_cpu
-from agentmem_kernels.backends import Backend, accelerated, first_that_runs, native
+from agentmem_kernels.backends import Backend, BackendError, accelerated, first_that_runs, native
 from agentmem_kernels.scratch import Scratch
 
 WIDEST = 256
@@ -57,8 +57,7 @@ def block_masses(
     """
     parts = [keys] if isinstance(keys, Tensor) else list(keys)
     _check(queries, parts, index, dead, edge)
-    if seen is not None and (seen.shape != queries.shape[1:2] or seen.dtype != torch.int64):
-        raise ValueError(f"seen: expected ({queries.shape[1]},) int64, got {tuple(seen.shape)} {seen.dtype}")
+    _check_seen(queries, seen, backend)
     Hkv, M, W = queries.shape
     C = sum(part.shape[1] for part in parts) if index is None else index.shape[1]
     if not (Hkv and M and C and parts[0].shape[2]):
@@ -133,6 +132,17 @@ def _check(
         raise ValueError(f"dead: expected {shape} bool, contiguous, got {tuple(dead.shape)} {dead.dtype}")
     if edge is not None and not 1 <= edge <= shape[2]:
         raise ValueError(f"edge: expected 1 to {shape[2]} keys, got {edge}")
+
+
+def _check_seen(queries: Tensor, seen: Tensor | None, backend: Backend) -> None:
+    if seen is None:
+        return
+    if backend == "triton":
+        raise BackendError("block_masses with seen is not written in Triton; use backend='auto'")
+    if seen.shape != queries.shape[1:2] or seen.dtype != torch.int64 or not seen.is_contiguous():
+        raise ValueError(
+            f"seen: expected ({queries.shape[1]},) int64, contiguous, got {tuple(seen.shape)} {seen.dtype}"
+        )
 
 
 def _check_keys(queries: Tensor, keys: Tensor, per_block: int) -> None:

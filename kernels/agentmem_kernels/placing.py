@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from agentmem_kernels import on_cpu
@@ -119,7 +120,8 @@ def enter(
     """
     T = q.shape[1]
     _check_enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
-    if T and native(q, k, v, fits=_few(q, rotation), backend=backend):
+    rooms = (keys_out, values_out, *(kept or ()))
+    if T and native(q, k, v, *rooms, fits=_few(q, rotation), backend=backend):
         return on_cpu.enter(q, k, v, rotation, start, keys_out, values_out, kept, at)
 
     def by_triton() -> Tensor:
@@ -153,7 +155,10 @@ def _alone(keys: Tensor, values: Tensor | None, rotation: Rotation, tokens: Tens
 
 
 def _table_fits(x: Tensor, rotation: Rotation | None) -> bool:
-    return rotation is None or rotation.in_fp32 or rotation.C.dtype == x.dtype
+    if rotation is None:
+        return True
+    wanted = torch.float32 if rotation.in_fp32 else x.dtype
+    return all(one.dtype == wanted and one.is_contiguous() for one in (rotation.C, rotation.S))
 
 
 def _few(q: Tensor, rotation: Rotation | None) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agentmem.errors import StoreError
 from agentmem.store import DiskHome, seals
 from support.stores import add_turn, create
 
@@ -27,4 +28,26 @@ def test_ctrl_c_while_a_row_is_checked(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list(store.turns())) == 1
     add_turn(store, 2, 20)
     assert store.verify(deep=True).ok
+    store.close()
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ZeroDivisionError])
+def test_ctrl_c_at_the_first_instruction_of_a_check(tmp_path: Path, raised: type[BaseException]) -> None:
+    """It is not in the hands of what notes it yet, and SQLite says only that something was raised; a fault of ours is no Ctrl-C."""
+    home = DiskHome(tmp_path)
+    store = create(home)
+    add_turn(store, 1, 20)
+    connection, noting = store._index._db.conn, store._index._seals._noting
+
+    def interrupted(*_: object) -> bool:
+        raise raised
+
+    connection.create_function(
+        "agentmem_sealed", -1, interrupted if raised is KeyboardInterrupt else noting(interrupted)
+    )
+    with pytest.raises(KeyboardInterrupt if raised is KeyboardInterrupt else StoreError):
+        list(store.turns())
+
+    connection.create_function("agentmem_sealed", -1, noting(store._index._seals._fits))
+    assert len(list(store.turns())) == 1
     store.close()

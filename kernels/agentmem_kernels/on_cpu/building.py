@@ -44,7 +44,7 @@ def built() -> Path:
         if not path.exists():
             _compile(compiler, path)
         _check_private(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the second: there is no home
         raise BuildError(
             f"compiled kernels cannot be kept: {error}; set XDG_CACHE_HOME to a folder of yours"
         ) from error
