@@ -30,6 +30,7 @@ from agentmem.store.connection import file_flaws_of, seals_of
 from agentmem.store.failures import elsewhere, of_sqlite
 from agentmem.store.layout_text import layout_of
 from agentmem.store.mark import CommitMark
+from agentmem.store.seals import RAISED
 
 _OFF: Final = 0
 _NORMAL: Final = 1
@@ -98,12 +99,22 @@ class Index:
             rows = self._db.conn.execute(sql, values).fetchall()
             broken = self._seals.broken(self._db.conn.execute)
         except (sqlite3.Error, UnicodeError) as error:
-            if (interrupt := self._seals.interrupted(error)) is not None:
+            if (interrupt := self._seals.interrupted()) is not None:
                 raise interrupt from None
+            if str(error) == RAISED and sql.startswith("SELECT") and self._works_now(sql, values):
+                raise KeyboardInterrupt from None  # at the first instruction of a check, before it could be noted
             raise of_sqlite(self._agent_id, error) from error
         if broken is not None:
             raise self.damage(*broken)
         return rows
+
+    def _works_now(self, sql: str, values: Sequence[Any]) -> bool:
+        """Whether a question that failed is answered when it is asked again; damage would fail it again."""
+        try:
+            self._db.conn.execute(sql, values).fetchall()
+        except (sqlite3.Error, UnicodeError):
+            return False
+        return True
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """The only row of a statement. Raises DamagedError when there is none."""

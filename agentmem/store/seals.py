@@ -30,8 +30,8 @@ _LINKED: Final = ("id", "parent", "start", "stop", "depth", "forgotten", "source
 _FOREIGN: Final = ("sqlite_", "_sqlite_", "turn_words")
 """Tables that SQLite, sqlite-utils and FTS5 keep for themselves."""
 
-_RAISED: Final = "user-defined function raised exception"
-"""What SQLite says of any exception in a function that it called."""
+RAISED: Final = "user-defined function raised exception"
+"""What SQLite says of any exception in a function that it called, or of values that it could not hand to it."""
 
 Execute = Callable[[str], Iterable[Any]]
 
@@ -61,7 +61,6 @@ class Seals:
         self._columns = _columns(execute)
         self._suspects: set[str] = set()
         self._interrupt: KeyboardInterrupt | None = None
-        self._failed = False
         conn.create_function("agentmem_sealed", -1, self._noting(self._fits), deterministic=True)
         conn.create_function("agentmem_row_sum", -1, self._noting(row_sum), deterministic=True)
         statements = [line for table in self._columns for line in _views(table, self._columns[table])]
@@ -78,16 +77,10 @@ class Seals:
         """The sealed tables."""
         return [table for table, columns in self._columns.items() if ROW_SUM in columns]
 
-    def interrupted(self, error: Exception) -> KeyboardInterrupt | None:
-        """The Ctrl-C that came while SQLite asked for a checksum, once: SQLite makes this error of its own of it.
-
-        One that comes at the first instruction of the function that is asked is in nobody's hands yet; so where
-        a function failed, and did not say of what, it was that.
-        """
+    def interrupted(self) -> KeyboardInterrupt | None:
+        """The Ctrl-C that came while SQLite asked for a checksum, once: SQLite makes an error of its own of it."""
         taken, self._interrupt = self._interrupt, None
-        failed, self._failed = self._failed, False
-        unsaid = taken is None and not failed and str(error) == _RAISED
-        return KeyboardInterrupt() if unsaid else taken
+        return taken
 
     def broken(self, execute: Execute) -> tuple[str, str] | None:
         """(where, what) of a row that was read since the last call and is not as it was written."""
@@ -104,9 +97,6 @@ class Seals:
                 return function(*values)
             except KeyboardInterrupt as interrupt:
                 self._interrupt = interrupt
-                raise
-            except BaseException:
-                self._failed = True
                 raise
 
         return run
