@@ -31,7 +31,7 @@ class Standard(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": self.model_name, "temperature": 0.0, "max_tokens": 100}
+        return {"model": self.model_name, "temperature": 0.0, "max_tokens": 150}
 
     @pytest.fixture
     def model(self, request: pytest.FixtureRequest) -> ChatInfLLM:
