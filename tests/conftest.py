@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -34,6 +35,7 @@ settings.register_profile("house", deadline=None)  # a shared core may be slow a
 settings.load_profile("house")
 
 REAL_MODEL = "smollm2-135m"
+MANY_FILES = 150
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +49,16 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ.pop("AGENTMEM_HOME", None)
     else:
         os.environ["AGENTMEM_HOME"] = before
+
+
+@pytest.fixture(autouse=True)
+def few_open_files() -> Iterator[None]:
+    """What a test left open is closed before it adds up: many systems allow a process 256 or 1,024 files."""
+    yield
+    lowest_free = os.dup(2)
+    os.close(lowest_free)
+    if lowest_free > MANY_FILES:
+        gc.collect()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,9 +1,9 @@
-"""The pages of an encrypted segment: each column is an AES-GCM message, decrypted into memory when first read.
+"""The pages of an encrypted segment: each column is an AES-GCM message, decrypted when it is read.
 
 What stands for a page's checksums in the index is its nonce and one tag per (layer, keys|values, KV head); each
 message is bound to agent, segment, page, column and length, so that none can be moved, and an older one does not
-fit the index any more. A page is written once, since adding to a message would risk what it holds. Decrypted
-columns lie in frames, beside the rows of an open turn, which are not in the file yet. Knows nothing of turns or
+fit the index any more. A page is written once, since adding to a message would risk what it holds. Rows of an open
+turn, which are not in the file yet, lie in frames; what is read goes to its reader alone. Knows nothing of turns or
 SQLite.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +22,18 @@ from agentmem.errors import StoreError
 from agentmem.store.cipher import TAG_BYTES, Bytes, Cipher
 from agentmem.store.files import write_all
 from agentmem.store.frames import FramePool, Frames
+from agentmem.store.gathering import spread
 from agentmem.store.pages import PAGE_SLOTS, PageSums, PageTable, page_range
 from agentmem.store.tensor_file import RawArray, TensorFile
+from agentmem.store.work_room import WorkRoom
 
 NONCE = 8
 """A page's nonce; with the column's number it is the message's."""
 
 _NOWHERE = -1
+
+Decrypt = Callable[[PageSums, memoryview], bytes | None]
+"""A page's rows from its message; None when they are not what was written."""
 
 
 class PageCipher:
@@ -48,11 +55,28 @@ class PageCipher:
 
     def decrypt(self, page: PageSums, column: int, rows: Bytes) -> bytes | None:
         """A column's rows; None when they are not what was written. Forgotten ones are zeros, whatever lies there."""
-        sums, at = page.sums, NONCE + TAG_BYTES * column
-        place = struct.pack("<III", page.page, column, page.filled)
-        message = b"".join((rows, sums[at : at + TAG_BYTES]))
-        plain = self._cipher.decrypt(sums[:NONCE] + place[4:8], message, self._bound + place)
-        return bytes(len(rows)) if plain is None and not any(sums) else plain
+        message = memoryview(bytearray(len(rows) + TAG_BYTES))
+        message[: len(rows)] = rows
+        return self.column(column, len(rows) // page.filled)(page, message)
+
+    def column(self, column: int, row: int) -> Decrypt:
+        """The same for many pages of a column whose rows take ``row`` bytes.
+
+        What it gives takes a page and its message: a whole page's ciphertext, with room for a tag behind it.
+        """
+        decrypt, bound, at = self._cipher.decrypt, self._bound, NONCE + TAG_BYTES * column
+        last, pack, whole = struct.pack("<I", column), struct.Struct("<III").pack, PAGE_SLOTS * row
+
+        def decrypted(page: PageSums, message: memoryview) -> bytes | None:
+            sums, filled = page.sums, page.filled
+            size = filled * row
+            if size != whole:
+                message = message[: size + TAG_BYTES]
+            message[size:] = sums[at : at + TAG_BYTES]
+            plain = decrypt(sums[:NONCE] + last, message, bound + pack(page.page, column, filled))
+            return bytes(size) if plain is None and not any(sums) else plain
+
+        return decrypted
 
 
 class EncryptedPages(PageTable):
@@ -62,13 +86,20 @@ class EncryptedPages(PageTable):
         file: whose rows they are.
         pages: nonces and tags, as the index has them.
         cipher: the segment's.
-        frames: where decrypted rows are put.
+        frames: where an open turn's rows are put.
+        room: where pages are decrypted.
     """
 
     def __init__(
-        self, file: TensorFile, pages: Iterable[PageSums], cipher: PageCipher, frames: Frames
+        self,
+        file: TensorFile,
+        pages: Iterable[PageSums],
+        cipher: PageCipher,
+        frames: Frames,
+        room: WorkRoom,
     ) -> None:
         self._cipher = cipher
+        self._room = room
         self._frames = frames
         self._records: dict[int, PageSums] = {}
         self._written: set[int] = set()  # pages of an open turn, with rows that are not in the file
@@ -86,44 +117,42 @@ class EncryptedPages(PageTable):
 
     # -- reading --------------------------------------------------------------------------------------
 
-    def check_cells(self, tensor: int, cells: Iterable[int]) -> None:
-        """Decrypt columns (head * pages + page), some of them perhaps named twice. Raises DamagedError."""
-        wanted = np.array(sorted({*cells}), dtype=np.int64)
-        due = wanted[self._places[tensor][wanted] < 0]
-        if len(due):
-            self._check(tensor, due.tolist())
+    def due(self, tensor: int, cells: Iterable[int]) -> list[int]:
+        """Those pages of single heads (head * pages + page) that are not held."""
+        places = self._places[tensor].data
+        return [cell for cell in cells if places[cell] < 0]
 
-    def check_slots(self, tensor: int, start: int, stop: int) -> None:
-        """Decrypt the columns of slots [start, stop), all heads. Raises DamagedError."""
-        pages = page_range(start, stop)
-        due = self._by_head(tensor)[:, pages.start : pages.stop] < 0
-        if due.any():
-            head, page = due.nonzero()
-            self._check(tensor, (head * len(self._filled) + page + pages.start).tolist())
+    def gather(self, tensor: int, rows: NDArray[np.int64], width: int, out: RawArray) -> None:
+        """Copy runs of ``width`` <= 32 rows (head * capacity + slot) to ``out`` (n * width, D). Raises DamagedError.
 
-    def check_page(self, page: int) -> None:
-        """Decrypt every column of a page. Raises DamagedError."""
-        for tensor in range(len(self._places)):
-            self.check_slots(tensor, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
-
-    def gather(self, tensor: int, rows: NDArray[np.int64], out: RawArray) -> None:
-        """Copy rows (head * capacity + slot) that were checked, of any shape, to ``out`` (*shape, D)."""
-        at = (self._places[tensor][rows >> 5] << 5) + (rows & 31)
-        source = self._pool(tensor).rows
+        What is not held is decrypted for this alone: kept, it would take more time for fresh memory than it saves.
+        """
+        self._file.check_size()
+        cells = np.unique(np.concatenate((rows >> 5, (rows + (width - 1)) >> 5)))
+        frames = self._room.frames(out.shape[1], len(cells))
+        self._fill(tensor, cells, frames)
+        where = self._room.table(len(self._places[tensor]))
+        where[cells] = np.arange(0, len(cells) * PAGE_SLOTS, PAGE_SLOTS)
+        each = spread(rows, width)
+        source, taken = frames.reshape(-1, out.shape[1]), where[each >> 5] + (each & 31)
         if out.flags.c_contiguous:
-            np.take(source, at, axis=0, out=out, mode="clip")  # a mode other than raise copies in place
+            np.take(source, taken, axis=0, out=out, mode="clip")  # a mode other than raise copies in place
         else:
-            out[...] = source[at]
+            out[...] = source[taken]
 
     def read(self, tensor: int, slot: int, out: RawArray) -> None:
-        """Copy slots from ``slot`` on that were checked, all heads, to ``out`` (Hkv, T, D)."""
-        heads, count, dim = out.shape
-        pages = page_range(slot, slot + count)
-        places = self._by_head(tensor)[:, pages.start : pages.stop]
+        """Copy slots from ``slot`` on, all heads, to ``out`` (Hkv, T, D). Raises DamagedError."""
+        self._file.check_size()
+        pages = page_range(slot, slot + out.shape[1])
         first = slot - pages.start * PAGE_SLOTS
-        for head in range(heads):
-            rows = self._pool(tensor).frames[places[head]].reshape(-1, dim)
-            out[head] = rows[first : first + count]
+        frames = self._room.frames(out.shape[2], len(pages))
+        held = bool((self._by_head(tensor)[0, pages.start : pages.stop] >= 0).any())
+        for head in range(len(out)):
+            if held:
+                self._fill(tensor, head * len(self._filled) + np.arange(pages.start, pages.stop), frames)
+            else:
+                self._decrypt(tensor, head, pages, frames)
+            out[head] = frames.reshape(-1, out.shape[2])[first : first + out.shape[1]]
 
     def distrust(self) -> None:
         """What was decrypted lies in memory of our own, where nobody changes it."""
@@ -238,38 +267,36 @@ class EncryptedPages(PageTable):
         self.bytes_checked += len(data)
         return self._cipher.decrypt(self._records[page], self._columns[tensor] + head, data) is not None
 
-    def _check(self, tensor: int, cells: Sequence[int]) -> None:
-        """Decrypt cells (head * pages + page) of one tensor, ascending; the first wrong one is named."""
-        self._file.check_size()
-        pool = self._pool(tensor)
-        taken = pool.take(len(cells))
-        memory = pool.frames[taken[0] : taken[-1] + 1].data.cast("B")
-        at, frame, records, decrypt = 0, pool.frame_bytes, self._records, self._cipher.decrypt
-        for head, pages, data in self._stored(tensor, np.array(cells, dtype=np.int64)):
-            column = self._columns[tensor] + head
-            row = frame // PAGE_SLOTS
-            for number, page in enumerate(pages):
-                record = records.get(page)
-                if record is None:
-                    raise self._file.damaged(f"page {page}", "the index has no tags for it")
-                start = number * frame
-                plain = decrypt(record, column, data[start : start + record.filled * row])
-                if plain is None:
-                    raise self._wrong(tensor, head, page)
-                memory[at : at + len(plain)] = plain
-                at += frame
-                self.bytes_checked += len(plain)
-        self._places[tensor][cells] = taken
+    def _fill(self, tensor: int, cells: NDArray[np.int64], frames: RawArray) -> None:
+        """Put cells (head * pages + page), ascending, into ``frames`` (n, 32, D). Raises DamagedError."""
+        places = self._places[tensor][cells]
+        held = places >= 0
+        if held.any():
+            frames[held] = self._pool(tensor).frames[places[held]]
+        for low, high in _runs(np.where(held, _NOWHERE, cells - np.arange(len(cells)))):
+            if not held[low]:
+                head, page = divmod(int(cells[low]), len(self._filled))
+                self._decrypt(tensor, head, range(page, page + high - low), frames[low:high])
 
-    def _stored(self, tensor: int, cells: NDArray[np.int64]) -> Iterator[tuple[int, range, memoryview]]:
-        """(head, consecutive pages, their bytes as the file has them) of cells in ascending order."""
-        pages, frame = len(self._filled), PAGE_SLOTS * self._file.row_bytes(tensor)
-        cuts = (np.flatnonzero((np.diff(cells) != 1) | (cells[1:] % pages == 0)) + 1).tolist()
-        for low, high in zip([0, *cuts], [*cuts, len(cells)], strict=True):
-            head, page = divmod(int(cells[low]), pages)
-            offset = self._file.spec.offset(tensor, head, page * PAGE_SLOTS)
-            data = self._file.read(offset, (high - low) * frame)
-            yield head, range(page, page + high - low), memoryview(data)
+    def _decrypt(self, tensor: int, head: int, pages: range, out: RawArray) -> None:
+        """Decrypt consecutive pages of a head to ``out`` (pages, 32, D), contiguous. Raises DamagedError."""
+        row, column = self._file.row_bytes(tensor), self._columns[tensor] + head
+        memory, size, at, total = out.data.cast("B"), PAGE_SLOTS * row, 0, 0
+        offset = self._file.spec.offset(tensor, head, pages.start * PAGE_SLOTS)
+        records, decrypt = self._records, self._cipher.column(column, row)
+        for page, message in zip(
+            pages, self._room.messages(self._file, offset, size, len(pages)), strict=True
+        ):
+            record = records.get(page)
+            if record is None:
+                raise self._file.damaged(f"page {page}", "the index has no tags for it")
+            plain = decrypt(record, message)
+            if plain is None:
+                raise self._wrong(tensor, head, page)
+            memory[at : at + len(plain)] = plain
+            at += size
+            total += len(plain)
+        self.bytes_checked += total
 
     def _pool(self, tensor: int) -> FramePool:
         return self._frames.pool(self._file.spec.shapes[tensor][1])
@@ -277,6 +304,12 @@ class EncryptedPages(PageTable):
     def _by_head(self, tensor: int) -> NDArray[np.int64]:
         """Where the columns of a tensor lie: (Hkv, pages)."""
         return self._places[tensor].reshape(-1, len(self._filled))
+
+
+def _runs(marks: NDArray[Any]) -> list[tuple[int, int]]:
+    """[start, stop) of the runs within which ``marks`` (n,), not empty, stay the same."""
+    cuts = [0, *(np.flatnonzero(marks[1:] != marks[:-1]) + 1).tolist(), len(marks)]
+    return list(pairwise(cuts))
 
 
 def _filled(page: int, stop: int) -> int:

@@ -1,7 +1,7 @@
 """Segments of an encrypted agent: files of the shape of plain ones, with ciphertext in their rows.
 
-Every turn starts on a page of its own, since a page is written once. What is decrypted is kept up to a budget for
-all segments together, then let go. Knows nothing of turns or SQLite; what a page is, :mod:`encrypted_pages` knows.
+Every turn starts on a page of its own, since a page is written once. Its rows stay in memory, in the clear, up to a
+budget for all segments together, then are let go. Knows nothing of turns or SQLite; what a page is, :mod:`encrypted_pages` knows.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from agentmem.store.encrypted_pages import EncryptedPages, PageCipher
 from agentmem.store.extents import Extent
 from agentmem.store.files import opened
 from agentmem.store.frames import Frames
-from agentmem.store.gathering import spread
 from agentmem.store.keys import DataKey
 from agentmem.store.loose_segment import LooseSegment
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.segment import LoadLive, LoadPages, Segment, SegmentSet
 from agentmem.store.tensor_file import RawArray, TensorFile, TensorFileSpec, TensorWriter, raw_array
+from agentmem.store.work_room import WorkRoom
 
 HELD_BYTES = 256 << 20
-"""Decrypted bytes that are kept for all segments together, about."""
+"""Bytes of turns' rows that are kept in the clear for all segments together, about."""
 
 
 class EncryptedSegment(Segment):
@@ -39,17 +39,15 @@ class EncryptedSegment(Segment):
         self.table = pages
 
     def check(self, tensor: int, cells: Iterable[int]) -> None:
-        """Decrypt pages of single heads (head * pages + page). Raises DamagedError."""
-        self.table.check_cells(tensor, cells)
+        """What is copied is decrypted then, and so checked."""
 
     def copy(self, tensor: int, rows: NDArray[np.int64], width: int, out: RawArray) -> None:
-        """Copy runs of ``width`` rows (head * capacity + slot), just checked, to ``out`` (n * width, D)."""
-        self.table.gather(tensor, spread(rows, width), out)
+        """Copy runs of ``width`` rows (head * capacity + slot) to ``out`` (n * width, D). Raises DamagedError."""
+        self.table.gather(tensor, rows, width, out)
         self._bytes_copied += out.nbytes
 
     def read(self, tensor: int, slot: int, out: RawArray) -> None:
         """Copy slots from ``slot`` on, all heads, to ``out`` (Hkv, T, D). Raises DamagedError."""
-        self.table.check_slots(tensor, slot, slot + out.shape[1])
         self.table.read(tensor, slot, out)
         self._bytes_copied += out.nbytes
 
@@ -89,6 +87,7 @@ class EncryptedSegmentSet(SegmentSet):
         self._tables: dict[int, EncryptedPages] = {}
         raw = raw_array(torch.empty(0, dtype=layout.dtype)).dtype
         self._frames = Frames((dim for _, dim in layout.layers), raw, 2 * HELD_BYTES)
+        self._room = WorkRoom(raw)
 
     def get(self, number: int) -> Segment:
         """An open segment. Raises DamagedError when its file is not what was made."""
@@ -116,7 +115,7 @@ class EncryptedSegmentSet(SegmentSet):
     def table(self, number: int) -> EncryptedPages:
         """A segment's pages, none of them checked yet. Raises DamagedError."""
         file = TensorFile(self.path(number), self.spec, self.agent_id)
-        return EncryptedPages(file, self._load_pages(number), self._cipher(number), self._frames)
+        return EncryptedPages(file, self._load_pages(number), self._cipher(number), self._frames, self._room)
 
     def writer(self, number: int) -> TensorWriter:
         """A writer for a segment's slots. Raises DamagedError, OSError."""
@@ -129,7 +128,7 @@ class EncryptedSegmentSet(SegmentSet):
 
     def _opened(self, number: int) -> Segment:
         file = TensorFile(self.path(number), self.spec, self.agent_id)
-        table = EncryptedPages(file, self._load_pages(number), self._cipher(number), self._frames)
+        table = EncryptedPages(file, self._load_pages(number), self._cipher(number), self._frames, self._room)
         self._tables[number] = table
         return EncryptedSegment(file, table)
 

@@ -1,6 +1,6 @@
-"""Memory for decrypted rows: frames of 32 rows, handed out in order and let go all at once.
+"""Memory for the rows of open turns: frames of 32 rows, handed out in order and let go all at once.
 
-Reading decrypts a few kilobytes here and a few there. Fresh memory for them costs more than decrypting them (80
+A turn's rows come a few kilobytes here and a few there. Fresh memory for them costs more than encrypting them (80
 MB: 37 ms in pages of 4 KB, 2 ms in huge ones), and huge pages pay only where bytes lie side by side. Whoever takes
 frames remembers what lies where. Knows bytes and numbers of frames; nothing of files or keys.
 """

@@ -125,6 +125,13 @@ class DiskTokenLog:
         outs = self._buffers(layer, (heads, stop - start, dim), keys_out, values_out)
         for piece in self._branch.pieces(start, stop):
             segment = self._segments.get(piece.segment)
+            # who reads a layer's tokens reads those of the layers behind it next
+            parts = [tensor % 2 for tensor, _ in outs]
+            segment.expect_slots(
+                (2 * later + part for later in range(layer, len(self._layout.layers)) for part in parts),
+                piece.slot,
+                piece.slot + piece.count,
+            )
             for tensor, out in outs:
                 segment.read(tensor, piece.slot, out[:, piece.start - start : piece.stop - start])
 
@@ -141,9 +148,11 @@ class DiskTokenLog:
         if low < 0 or high >= self.length:
             raise InputError(f"tokens {low} to {high} are not in the log, which holds {self.length}")
         plan = plan_gather(self._branch, positions, self._head_rows[layer])
-        width = plan.width
-        for part in plan.parts:
-            segment = self._segments.get(part.segment)
+        width, segments = plan.width, [self._segments.get(part.segment) for part in plan.parts]
+        for part, segment in zip(plan.parts, segments, strict=True):
+            for tensor, _ in outs:
+                segment.expect(tensor, part.cells)
+        for part, segment in zip(plan.parts, segments, strict=True):
             for tensor, out in outs:
                 segment.check(tensor, part.cells)
                 for head, start, stop in part.runs:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from agentmem.errors import DamagedError
+from agentmem.store.cipher import Bytes
 from agentmem.store.tensor_file import TensorFile
 
 PAGE_SLOTS = 32
@@ -55,9 +57,11 @@ class PageTable:
         count = file.spec.capacity // PAGE_SLOTS
         heads = [heads for heads, _ in file.spec.shapes]
         self._columns = np.concatenate(([0], np.cumsum(heads))).tolist()
-        self._sums = np.zeros((count, self._columns[-1]), dtype=_SUM)
-        self._filled = np.zeros(count, dtype=np.int64)
-        # unchecked[tensor][head * pages + page]: the same order as a file's rows, 32 to a cell
+        # by cell, head * pages + page: the same order as a file's rows, 32 to a cell
+        self._sums = np.zeros((self._columns[-1], count), dtype=_SUM)
+        self._expected = [self._sums[low:high].reshape(-1).data for low, high in pairwise(self._columns)]
+        self._filled_of_cells = np.zeros((max(heads), count), dtype=np.int64)
+        self._filled = self._filled_of_cells[0]
         self._unchecked = [np.zeros(n * count, dtype=np.bool_) for n in heads]
         self._flags = [unchecked.data for unchecked in self._unchecked]  # the same, for single looks
         self._passed: list[tuple[int, list[int]]] = []  # (tensor, cells) since the last ``distrust``
@@ -71,10 +75,14 @@ class PageTable:
         """Slots of a page that belong to finished turns."""
         return int(self._filled[page])
 
+    def due(self, tensor: int, cells: Iterable[int]) -> list[int]:
+        """Those pages of single heads (head * pages + page) whose bytes have yet to be looked at."""
+        unchecked = self._flags[tensor]
+        return [cell for cell in cells if unchecked[cell]]
+
     def check_cells(self, tensor: int, cells: Iterable[int]) -> None:
         """Check pages of single heads (head * pages + page), some of them perhaps named twice. Raises DamagedError."""
-        unchecked = self._flags[tensor]
-        due = [cell for cell in cells if unchecked[cell]]
+        due = self.due(tensor, cells)
         if due:
             self._check(tensor, due)
 
@@ -185,39 +193,48 @@ class PageTable:
         """Note checksums, and nothing of whether they were compared; returns the pages' numbers."""
         numbers = np.array([page.page for page in new], dtype=np.int64)
         sums = np.frombuffer(b"".join(page.sums for page in new), dtype=_SUM)
-        self._sums[numbers] = sums.reshape(len(new), self._columns[-1])
-        self._filled[numbers] = [page.filled for page in new]
+        self._sums[:, numbers] = sums.reshape(len(new), self._columns[-1]).T
+        self._filled_of_cells[:, numbers] = [page.filled for page in new]
         return numbers
 
     def _matches(self, tensor: int, head: int, page: int) -> bool:
         start = page * PAGE_SLOTS
         data = self._file.stored_bytes(tensor, head, start, start + int(self._filled[page]))
         self.bytes_checked += len(data)
-        return bool(xxh3_64_intdigest(data) == int(self._sums[page, self._columns[tensor] + head]))
+        return bool(xxh3_64_intdigest(data) == int(self._sums[self._columns[tensor] + head, page]))
 
     def _check(self, tensor: int, cells: Sequence[int]) -> None:
-        """Check cells (head * pages + page) of one tensor; the first wrong one is named.
+        """Check cells (head * pages + page) of one tensor; the first wrong one is named."""
+        self._file.check_size()
+        wrong = self._wrong_cells(tensor, cells)
+        if wrong:
+            raise self._wrong(tensor, *divmod(wrong[0], len(self._filled)))
+        self._unchecked[tensor][cells] = False
+        self._passed.append((tensor, list(cells)))
+        filled = self._filled_of_cells.reshape(-1).data
+        self.bytes_checked += sum([filled[cell] for cell in cells]) * self._file.row_bytes(tensor)
+
+    def _wrong_cells(self, tensor: int, cells: Sequence[int]) -> list[int]:
+        """Those whose bytes are not what was written.
 
         A few cells at a time, from many segments: what numpy costs a call is more than what is done here for a cell.
         """
-        self._file.check_size()
-        pages, column, row = len(self._filled), self._columns[tensor], self._file.row_bytes(tensor)
-        filled, sums, frame = self._filled.data, self._sums.data, PAGE_SLOTS * row
-        whole = None if self._all_whole else self._whole.data
-        rows, base, total = self._file.tensor_bytes(tensor), self._file.spec.offsets[tensor], 0
-        for cell in cells:
-            page, start = cell % pages, cell * frame
-            size = filled[page] * row
-            if whole is None or whole[page]:
-                found = xxh3_64_intdigest(rows[start : start + size])
-            else:
-                found = xxh3_64_intdigest(self._file.read(base + start, size))
-            if found != sums[page, column + cell // pages]:
-                raise self._wrong(tensor, cell // pages, page)
-            total += size
-        self._unchecked[tensor][cells] = False
-        self._passed.append((tensor, list(cells)))
-        self.bytes_checked += total
+        row, filled = self._file.row_bytes(tensor), self._filled_of_cells.reshape(-1).data
+        expected, frame = self._expected[tensor], PAGE_SLOTS * row
+        if self._all_whole:
+            rows = self._file.tensor_bytes(tensor)
+            return [
+                cell
+                for cell in cells
+                if xxh3_64_intdigest(rows[cell * frame : cell * frame + filled[cell] * row]) != expected[cell]
+            ]
+        return [cell for cell in cells if xxh3_64_intdigest(self._bytes(tensor, cell)) != expected[cell]]
+
+    def _bytes(self, tensor: int, cell: int) -> Bytes:
+        """The bytes of a cell, through the map only if none of them is a hole."""
+        head, page = divmod(cell, len(self._filled))
+        read = self._file.bytes_of if self._whole[page] else self._file.stored_bytes
+        return read(tensor, head, page * PAGE_SLOTS, page * PAGE_SLOTS + int(self._filled[page]))
 
     def _wrong(self, tensor: int, head: int, page: int) -> DamagedError:
         first = page * PAGE_SLOTS

@@ -36,7 +36,6 @@ class PagesOnDemand(PageTable):
         super().__init__(file, (), live)
         self._find = find
         self._known = np.zeros(len(self._filled), dtype=np.bool_)  # fetched, or begun by an open turn
-        self._looks = self._known.data
         for unchecked in self._unchecked:
             unchecked[:] = True
         self._there = np.zeros((len(self._filled), PAGE_SLOTS), dtype=np.bool_)
@@ -78,11 +77,13 @@ class PagesOnDemand(PageTable):
         super().renew(new)
         self._known[[page.page for page in new]] = True
 
-    def _check(self, tensor: int, cells: Sequence[int]) -> None:
-        pages, known = len(self._known), self._looks
-        if not all(known[cell % pages] for cell in cells):
-            self._fetch(np.array(cells) % pages)
-        super()._check(tensor, cells)
+    def _wrong_cells(self, tensor: int, cells: Sequence[int]) -> list[int]:
+        """Those whose bytes are not what was written; one whose checksum is not fetched yet looks so at first."""
+        wrong = super()._wrong_cells(tensor, cells)
+        if not wrong:
+            return wrong
+        self._fetch(np.array(wrong) % len(self._known))
+        return super()._wrong_cells(tensor, wrong)
 
     def _fetch(self, pages: NDArray[np.int64]) -> None:
         """Fetch the checksums of pages that are not known yet, neighbourhood by neighbourhood. Raises DamagedError."""

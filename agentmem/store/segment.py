@@ -50,6 +50,7 @@ class Segment:
     """One open segment. Bytes are checked before they are copied out."""
 
     def __init__(self, file: TensorFile, pages: PageTable) -> None:
+        file.expect_anything()
         self.file = file
         self.pages = pages
         self._bytes_copied = 0
@@ -58,6 +59,27 @@ class Segment:
     def bytes_read(self) -> int:
         """Bytes checked and copied out since opening."""
         return self._bytes_copied + self.pages.bytes_checked
+
+    def expect(self, tensor: int, cells: Iterable[int]) -> None:
+        """Pages of single heads (head * pages + page) are about to be read: fetch them side by side if they are cold.
+
+        Met one after the other, each would be waited for. Three stand for all, since asking takes time too.
+        """
+        due = self.pages.due(tensor, cells)
+        start, size = self.file.spec.offsets[tensor], PAGE_SLOTS * self.file.row_bytes(tensor)
+        if len(due) > 1 and any(self.file.is_cold(start + due[at] * size) for at in (0, len(due) // 2, -1)):
+            for cell in due:
+                self.file.fetch(start + cell * size, size)
+
+    def expect_slots(self, tensors: Iterable[int], start: int, stop: int) -> None:
+        """The same of slots [start, stop) of all heads of ``tensors``."""
+        spec = self.file.spec
+        places = [(tensor, head) for tensor in tensors for head in range(spec.shapes[tensor][0])]
+        if places and self.file.is_cold(spec.offset(*places[0], start)):
+            for tensor, head in places:
+                self.file.fetch(
+                    spec.offset(tensor, head, start), (stop - start) * self.file.row_bytes(tensor)
+                )
 
     def check(self, tensor: int, cells: Iterable[int]) -> None:
         """Check pages of single heads (head * pages + page). Raises DamagedError."""

@@ -11,6 +11,7 @@ Format: https://huggingface.co/docs/safetensors (8-byte little-endian header len
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -37,6 +38,7 @@ RawArray = NDArray[Any]
 
 _ALIGNMENT = 4096  # rows start on a page of the operating system
 _COPY_BYTES = 1 << 20
+_DO_NOT_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # Linux
 _DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.int8: "I8"}
 _RAW_DTYPES = {1: (torch.int8, np.int8), 2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
 
@@ -203,9 +205,10 @@ class TensorFile:
     def read_rows(self, tensor: int, row: int, out: RawArray) -> None:
         """Read rows (head * capacity + slot) from ``row`` on into ``out`` (T, D). Raises DamagedError."""
         offset = self.spec.offset(tensor, 0, row)
-        if out.flags.c_contiguous and self._read_into(offset, out):
-            return
-        out[...] = np.frombuffer(self.read(offset, out.nbytes), dtype=out.dtype).reshape(out.shape)
+        if out.flags.c_contiguous:
+            self.read_into(offset, [out.data.cast("B")])
+        else:
+            out[...] = np.frombuffer(self.read(offset, out.nbytes), dtype=out.dtype).reshape(out.shape)
 
     def read(self, offset: int, count: int) -> bytes:
         """Bytes of the file, holes as zeros. Raises DamagedError when it ends before, or the disk fails."""
@@ -220,6 +223,37 @@ class TensorFile:
             self.check_size()
             raise self.damaged(f"bytes {offset + len(data)} to {offset + count}", "they cannot be read")
         return data
+
+    def read_into(self, offset: int, parts: Sequence[memoryview]) -> None:
+        """Fill ``parts``, 1,024 at most, with what lies in a row from ``offset`` on. Raises DamagedError."""
+        size = sum(map(len, parts))
+        with suppress(OSError):
+            if os.preadv(self._fd, parts, offset) == size:
+                return
+        data, at = self.read(offset, size), 0  # says what is wrong
+        for part in parts:
+            part[:] = data[at : at + len(part)]
+            at += len(part)
+
+    def expect_anything(self) -> None:
+        """Rows are read from all over: a look at one shall not fetch the megabytes around it.
+
+        Only where ``is_cold`` tells what is worth a ``fetch``: fetching page by page takes long.
+        """
+        with suppress(OSError):
+            self._is_cold(0)
+            self._map.madvise(mmap.MADV_RANDOM)
+
+    def is_cold(self, offset: int) -> bool:
+        """Whether a byte would have to be fetched from the medium; False where the system does not tell."""
+        with suppress(OSError):  # one of the medium is for the read itself to meet
+            return self._is_cold(offset)
+        return False
+
+    def fetch(self, offset: int, size: int) -> None:
+        """Ask the system to fetch bytes from the medium while we do something else."""
+        with suppress(OSError):
+            os.posix_fadvise(self._fd, offset, size, os.POSIX_FADV_WILLNEED)
 
     def tensor_bytes(self, tensor: int) -> memoryview:
         """The bytes of a whole tensor, heads in order, not copied."""
@@ -237,16 +271,20 @@ class TensorFile:
             self._map.close()
         self._close_file()
 
+    def _is_cold(self, offset: int) -> bool:
+        """The same. Raises OSError where the system does not tell."""
+        if _DO_NOT_WAIT is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        try:
+            os.preadv(self._fd, [bytearray(1)], offset, _DO_NOT_WAIT)
+        except BlockingIOError:
+            return True
+        return False
+
     def _mapped(self) -> mmap.mmap:
         """The memory that rows are views of. Raises OSError."""
         # without PROT_WRITE: no stray store reaches a file
         return mmap.mmap(self._fd, self.spec.size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-
-    def _read_into(self, offset: int, out: RawArray) -> bool:
-        """Read without a copy; False when something is wrong, and ``read`` will say what."""
-        with suppress(OSError):
-            return os.preadv(self._fd, [out.data], offset) == out.nbytes
-        return False
 
     def _close_file(self) -> None:
         if self._fd >= 0:

@@ -231,7 +231,9 @@ def test_dead_keys_may_hold_anything() -> None:
     assert not block_masses(queries, keys, dead=torch.ones_like(dead), backend="native").any()
 
 
-def test_what_it_cannot_take_is_refused_by_name_and_left_to_torch_otherwise() -> None:
+def test_what_it_cannot_take_is_refused_by_name_and_left_to_torch_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """fp32, odd widths and gradients."""
     q, keys, values = case((1, 2, 1, 4, 9, 16))
     for other in (
@@ -243,6 +245,7 @@ def test_what_it_cannot_take_is_refused_by_name_and_left_to_torch_otherwise() ->
             attend(*other, scaling=0.25, backend="native")
         wanted = reference.attend(*other, scaling=0.25)
         assert torch.allclose(attend(*other, scaling=0.25).float(), wanted.float(), atol=2e-2)
+    monkeypatch.delenv("AGENTMEM_KERNELS", raising=False)
     assert in_one_kernel(q[0].float(), keys) and not in_one_kernel(q[0].float(), keys.float())
 
 

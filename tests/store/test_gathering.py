@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from agentmem import MemoryKey
 from agentmem.errors import DamagedError
 from agentmem.store import DiskHome
 from agentmem.store.extents import BranchMap, Extent
 from agentmem.store.gathering import plan_gather, spread
 from agentmem.store.pages import PAGE_SLOTS
-from support.stores import LAYOUT, add_turn, create, expected
+from support.stores import LAYOUT, add_turn, create, expected, kv
 
 CAPACITY = 8 * PAGE_SLOTS
 HEAD_ROWS = np.arange(2)[:, None] * CAPACITY
@@ -68,16 +69,25 @@ def test_each_row_is_taken_once_and_its_pages_are_looked_at(shift: int, tokens: 
     assert len({part.segment for part in plan.parts}) == len(plan.parts)
 
 
-@pytest.mark.parametrize("width", [PAGE_SLOTS, PAGE_SLOTS // 2])
+@pytest.mark.parametrize("width", [PAGE_SLOTS, PAGE_SLOTS // 2, 1])
 @pytest.mark.parametrize("first", [PAGE_SLOTS, PAGE_SLOTS - 9])
-def test_blocks_from_many_segments_arrive_whole(tmp_path: Path, first: int, width: int) -> None:
-    """Blocks that lie on pages, and such that lie across them, are what was written."""
-    store = create(DiskHome(tmp_path, segment_tokens=2 * PAGE_SLOTS))
-    turns = [(0, first), *((seed, 2 * PAGE_SLOTS) for seed in range(1, 5))]
-    for turn in turns:
-        add_turn(store, *turn)
+@pytest.mark.parametrize("kind", ["plain", "encrypted"])
+def test_blocks_from_many_segments_arrive_whole(tmp_path: Path, first: int, width: int, kind: str) -> None:
+    """Blocks that lie on pages, and such that lie across them, are what was written; some by the open turn."""
+    key = MemoryKey.generate() if kind == "encrypted" else None
+    home = DiskHome(tmp_path, segment_tokens=2 * PAGE_SLOTS, key=key)
+    made = create(home)
+    turns = [(0, first), *((seed, 2 * PAGE_SLOTS) for seed in range(1, 6))]
+    for turn in turns[:-2]:
+        add_turn(made, *turn)
+    made.close()
+    store = home.open("ada")
+    add_turn(store, *turns[-2])  # sealed by this opening, and not let go yet
+    store.begin()
+    store.log.append(*kv(*turns[-1]))
     heads, dim = LAYOUT.layers[0]
-    tokens = torch.from_numpy(blocks([[0, first, first + 96, first + 160]] * heads, width))
+    starts = [0, first, first + 96, first + 160, first + 200, first + 250, first + 280]
+    tokens = torch.from_numpy(blocks([starts] * heads, width))
     tokens[-1] += 3
     keys, values = torch.empty(2, heads, tokens.shape[1], dim)
     store.log.gather(0, tokens, keys, values)

@@ -81,7 +81,9 @@ class Terminal:
         return self._process.returncode
 
     def _read(self, seconds: float) -> bool:
-        if not select.select([self._master], [], [], seconds)[0]:
+        ready = select.poll()  # unlike select() it takes a descriptor above 1,023
+        ready.register(self._master, select.POLLIN)
+        if not ready.poll(seconds * 1000):
             return False
         try:
             piece = os.read(self._master, 65536)
