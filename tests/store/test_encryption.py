@@ -24,6 +24,7 @@ from agentmem.errors import (
 )
 from agentmem.store import DiskHome, MemoryKey
 from agentmem.store.base import Store
+from agentmem.store.pages import PAGE_SLOTS
 from support.stores import add_turn, contents, create, digests, expected, kv, same
 
 SECRET = "zanzibar"
@@ -265,6 +266,30 @@ def test_a_commit_that_was_cut_short_did_not_happen(home: DiskHome, cut: int) ->
     add_turn(store, 8, 6)
     store.close()
     assert len(home.open("ada", read_only=True).turns()) == 4
+
+
+@pytest.mark.parametrize("behind", [0, 1, 13, 16])
+@pytest.mark.parametrize("slot", [0, 5])
+def test_what_is_left_of_a_segment_that_was_cut_off(home: DiskHome, slot: int, behind: int) -> None:
+    """Anywhere, in the middle of a row too: columns are whole or missing, and each missing one is named."""
+    store = home.open("ada")
+    path, pages = store._segments.path(0), store._segments.table(0).known_pages()
+    before = store._segments.loose(0)
+    there = {
+        (*column, page): before.rows(*column, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
+        for column in before.columns
+        for page in pages
+    }
+    spec = store._segments.spec
+    os.truncate(path, spec.offset(len(spec.shapes) - 1, 0, slot) + behind)
+    loose = store._segments.loose(0)
+
+    assert not loose.rows(len(spec.shapes) - 1, 0, 0, PAGE_SLOTS)
+    for (tensor, head, page), rows in there.items():
+        left = loose.rows(tensor, head, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
+        assert left in (rows, b"")
+        assert bool(left) != ((tensor, head) in loose.wrong_columns(loose._pages[page]))
+    store.close()
 
 
 def test_readers_follow_the_writer(home: DiskHome) -> None:
