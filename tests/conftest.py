@@ -55,7 +55,7 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def few_open_files() -> Iterator[None]:
     """What a test left open is closed before it adds up: many systems allow a process 256 or 1,024 files."""
     yield
-    if len(os.listdir("/dev/fd")) > MANY_FILES:
+    if len(list(Path("/dev/fd").iterdir())) > MANY_FILES:
         gc.collect()
 
 
