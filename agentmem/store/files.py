@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,3 +122,10 @@ def punch(fd: int, offset: int, count: int) -> bool:
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return bool(fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, count) == 0)
+
+
+def released_with(owner: object, fd: int) -> weakref.finalize[[int], object]:
+    """Closes ``fd`` when it is called, or when an owner that nobody closed is gone. Raises OSError when called."""
+    release = weakref.finalize(owner, os.close, fd)
+    release.atexit = False
+    return release

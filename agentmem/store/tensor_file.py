@@ -31,7 +31,7 @@ from torch import Tensor
 
 from agentmem.errors import ConfigError, DamagedError
 from agentmem.store.failures import is_lost, unreadable
-from agentmem.store.files import opened, punch, read_all, write_all
+from agentmem.store.files import opened, punch, read_all, released_with, write_all
 
 RawArray = NDArray[Any]
 """An integer array of an element's width: the bytes of a tensor, whatever its type."""
@@ -151,6 +151,7 @@ class TensorFile:
             if flaw is not None:
                 raise self.damaged(*flaw)
             self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._release = released_with(self, self._fd)
             self._map = self._mapped()
         except OSError as error:
             self._close_file()
@@ -288,7 +289,7 @@ class TensorFile:
 
     def _close_file(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            self._release()
             self._fd = -1
 
     def _row_array(self, tensor: int) -> RawArray:
@@ -316,6 +317,7 @@ class TensorWriter:
             if flaw is not None:  # writing past the end of a truncated file would hide the damage
                 raise DamagedError(agent_id, label, *flaw)
             self.fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._release = released_with(self, self.fd)
         except OSError as error:
             raise unreadable(agent_id, label, "the whole file", "opened", error) from error
 
@@ -349,7 +351,7 @@ class TensorWriter:
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""
         if self.fd >= 0:
-            os.close(self.fd)
+            self._release()
             self.fd = -1
 
 

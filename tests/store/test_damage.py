@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -271,3 +273,21 @@ def test_folder_of_another_agent(home: DiskHome) -> None:
 
     with pytest.raises(DamagedError, match="ada"):
         home.open("bob")
+
+
+@pytest.mark.parametrize("dropped", ["an opening that was refused", "a store that nobody closed"])
+def test_no_file_stays_open(home: DiskHome, dropped: str) -> None:
+    """What is gone has let its files go, whether anybody closed it or not."""
+
+    def left() -> list[Path]:
+        gc.collect()
+        links = [fd.readlink() for fd in Path("/dev/fd").iterdir() if fd.is_symlink()]
+        return [link for link in links if home.home in link.parents and link.suffix == ".safetensors"]
+
+    if dropped.startswith("an opening"):
+        with sqlite3.connect(file_of(home, "agent.db")) as conn:
+            conn.execute("UPDATE pages SET sums = zeroblob(8)")
+        conn.close()
+    with suppress(DamagedError):
+        contents(home.open("ada", read_only=True).log)
+    assert not left()
