@@ -96,16 +96,17 @@ def evict(folder: Path) -> bool:
         try:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            gone = not _cached(fd, os.fstat(fd).st_size) and gone
+            gone = pages_in_memory(fd) == 0 and gone
         finally:
             os.close(fd)
     return gone
 
 
-def _cached(fd: int, size: int) -> bool:
-    """Whether any page of a file is in memory; asked with mincore, since reading to find out would load it."""
+def pages_in_memory(fd: int) -> int | None:
+    """How many pages of a file are in memory, asked of mincore, since reading to find out would load them; None: unknown."""
+    size = os.fstat(fd).st_size
     if not size:
-        return False
+        return 0
     mincore = ctypes.CDLL(None, use_errno=True).mincore
     with mmap.mmap(fd, size, prot=mmap.PROT_READ) as mapped:
         view = np.frombuffer(mapped, dtype=np.uint8)
@@ -114,4 +115,4 @@ def _cached(fd: int, size: int) -> bool:
             ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(size), ctypes.c_void_p(present.ctypes.data)
         )
         del view
-    return answer != 0 or bool((present & 1).any())
+    return int((present & 1).sum()) if answer == 0 else None

@@ -1,7 +1,8 @@
 """Segments of an encrypted agent: files of the shape of plain ones, with ciphertext in their rows.
 
 Every turn starts on a page of its own, since a page is written once. Its rows stay in memory, in the clear, up to a
-budget for all segments together, then are let go. Knows nothing of turns or SQLite; what a page is, :mod:`encrypted_pages` knows.
+budget for all segments together, then are let go. Knows nothing of turns or SQLite; what a page is,
+:mod:`encrypted_pages` knows.
 """
 
 from __future__ import annotations

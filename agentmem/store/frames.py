@@ -55,11 +55,6 @@ class FramePool:
         """All frames: (frames, 32, dim). Not to be kept: it is another array once the pool has grown."""
         return self._frames
 
-    @property
-    def rows(self) -> RawArray:
-        """The rows of all frames: (32 * frames, dim)."""
-        return self._frames.reshape(-1, self._dim)
-
     def take(self, count: int) -> NDArray[np.int64]:
         """Numbers of new frames, consecutive; what they hold is not defined."""
         first, self._used = self._used, self._used + count

@@ -123,15 +123,13 @@ class DiskTokenLog:
             raise InputError(f"tokens {start} to {stop} are not in the log, which holds {self.length}")
         heads, dim = self._layout.layers[layer]
         outs = self._buffers(layer, (heads, stop - start, dim), keys_out, values_out)
+        if not outs:
+            return
+        # who reads a layer's tokens reads those of the layers behind it next
+        soon = range(outs[0][0], 2 * len(self._layout.layers), 3 - len(outs))
         for piece in self._branch.pieces(start, stop):
             segment = self._segments.get(piece.segment)
-            # who reads a layer's tokens reads those of the layers behind it next
-            parts = [tensor % 2 for tensor, _ in outs]
-            segment.expect_slots(
-                (2 * later + part for later in range(layer, len(self._layout.layers)) for part in parts),
-                piece.slot,
-                piece.slot + piece.count,
-            )
+            segment.expect_slots(soon, piece.slot, piece.slot + piece.count)
             for tensor, out in outs:
                 segment.read(tensor, piece.slot, out[:, piece.start - start : piece.stop - start])
 

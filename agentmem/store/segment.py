@@ -71,15 +71,15 @@ class Segment:
             for cell in due:
                 self.file.fetch(start + cell * size, size)
 
-    def expect_slots(self, tensors: Iterable[int], start: int, stop: int) -> None:
-        """The same of slots [start, stop) of all heads of ``tensors``."""
+    def expect_slots(self, tensors: Sequence[int], start: int, stop: int) -> None:
+        """The same of slots [start, stop) of all heads of ``tensors``; the first one stands for all."""
         spec = self.file.spec
-        places = [(tensor, head) for tensor in tensors for head in range(spec.shapes[tensor][0])]
-        if places and self.file.is_cold(spec.offset(*places[0], start)):
-            for tensor, head in places:
-                self.file.fetch(
-                    spec.offset(tensor, head, start), (stop - start) * self.file.row_bytes(tensor)
-                )
+        if not self.file.is_cold(spec.offset(tensors[0], 0, start)):
+            return
+        for tensor in tensors:
+            size = (stop - start) * self.file.row_bytes(tensor)
+            for head in range(spec.shapes[tensor][0]):
+                self.file.fetch(spec.offset(tensor, head, start), size)
 
     def check(self, tensor: int, cells: Iterable[int]) -> None:
         """Check pages of single heads (head * pages + page). Raises DamagedError."""

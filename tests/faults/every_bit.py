@@ -60,10 +60,9 @@ def everything(*, seed: int, jobs: int, parts: int = 1) -> tuple[Tried, list[str
     shares = [Share(wal, number, jobs * parts) for wal in (False, True) for number in range(jobs)]
     said = children.spread(shares, lambda share: _tried(share, seed), jobs)
     counts = [[int(number) for number in text.split()[1:]] for text in said if text.startswith(_COUNTS)]
-    failures = [
-        text for text in said if not text.startswith(_COUNTS)
-    ]  # a worker that ended early counted nothing
-    return Tried(*map(sum, zip([0] * 4, *counts, strict=True))), failures
+    failures = [text for text in said if not text.startswith(_COUNTS)]
+    tried = zip([0] * 4, *counts, strict=True)  # zeros: a worker that ended early counted nothing
+    return Tried(*map(sum, tried)), failures
 
 
 def _tried(share: Share, seed: int) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,23 +15,13 @@ from agentmem.store import DiskHome
 from agentmem.store.base import Store
 from agentmem.store.pages import PAGE_SLOTS
 from agentmem.store.tensor_file import TensorFile
+from benchmarks.machine import evict, pages_in_memory
 from support.stores import LAYOUT, add_turn, create, expected
 
 PAGES = 128
 TOKENS = PAGES * PAGE_SLOTS
 FAR = (PAGES - 4) * PAGE_SLOTS
 """What opening a file reads lies before."""
-
-
-def warm_pages(path: Path) -> int:
-    """Pages of a file that are in memory; asked of mincore, since a look would bring them there."""
-    size = path.stat().st_size
-    with path.open("rb") as file, mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapped:
-        there = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-        at = np.frombuffer(mapped, dtype=np.uint8).ctypes.data
-        asked = ctypes.CDLL(None).mincore(ctypes.c_void_p(at), ctypes.c_size_t(size), there)
-        assert asked == 0
-        return sum(page & 1 for page in there)
 
 
 @pytest.fixture(params=["plain", "encrypted"])
@@ -44,21 +32,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made = create(home)
     add_turn(made, 1, TOKENS)
     made.close()
-    path = segment(tmp_path)
-    fd = os.open(path, os.O_RDWR)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-    if not hasattr(os, "RWF_NOWAIT") or warm_pages(path):
+    if not (hasattr(os, "RWF_NOWAIT") and evict(tmp_path)):
         pytest.skip("this system does not tell what is in memory, or keeps everything there")
     opened = home.open("ada")
     yield opened
     opened.close()
-
-
-def segment(folder: Path) -> Path:
-    """The one segment's file."""
-    return next(folder.glob("agents/*/kv/*"))
 
 
 def test_a_look_fetches_what_it_takes(store: Store, tmp_path: Path) -> None:
@@ -73,7 +51,9 @@ def test_a_look_fetches_what_it_takes(store: Store, tmp_path: Path) -> None:
     for found, there in zip((keys, values), expected((1, TOKENS))[:2], strict=True):
         assert torch.equal(found, there.gather(1, tokens[..., None].expand(-1, -1, dim)))
     size = sum(2 * heads * dim for heads, dim in LAYOUT.layers) * TOKENS * LAYOUT.dtype.itemsize
-    assert 0 < warm_pages(segment(tmp_path)) * mmap.PAGESIZE < size // 4
+    with next(tmp_path.glob("agents/*/kv/*")).open("rb") as file:
+        pages = pages_in_memory(file.fileno())
+    assert pages is not None and 0 < pages * mmap.PAGESIZE < size // 4
 
 
 def test_reading_a_layer_asks_for_the_layers_behind_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,8 +273,8 @@ def test_a_commit_that_was_cut_short_did_not_happen(home: DiskHome, cut: int) ->
 def test_what_is_left_of_a_segment_that_was_cut_off(home: DiskHome, slot: int, behind: int) -> None:
     """Anywhere, in the middle of a row too: columns are whole or missing, and each missing one is named."""
     store = home.open("ada")
-    path, pages = store._segments.path(0), store._segments.table(0).known_pages()
-    before = store._segments.loose(0)
+    path, before = store._segments.path(0), store._segments.loose(0)
+    pages = sorted(before._pages)
     there = {
         (*column, page): before.rows(*column, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
         for column in before.columns
@@ -289,7 +289,8 @@ def test_what_is_left_of_a_segment_that_was_cut_off(home: DiskHome, slot: int, b
         left = loose.rows(tensor, head, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
         assert left in (rows, b"")
         assert bool(left) != ((tensor, head) in loose.wrong_columns(loose._pages[page]))
-    store.close()
+    for opened in (before, loose, store):
+        opened.close()
 
 
 def test_readers_follow_the_writer(home: DiskHome) -> None:
