@@ -29,7 +29,7 @@ class MemoryConfig(BaseModel):
     """The first tokens, always attended."""
     window_tokens: int = Field(1024, ge=1, le=1 << 20)
     """The newest tokens, always attended."""
-    recall_tokens: int = Field(1024, ge=0, le=1 << 20)
+    recall_tokens: int = Field(1536, ge=0, le=1 << 20)
     """Room for recalled blocks; a multiple of ``block_tokens``."""
     block_tokens: int = Field(16, ge=1, le=4096)
     """Tokens in a block, the unit of retrieval."""

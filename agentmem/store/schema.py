@@ -27,6 +27,7 @@ from agentmem.store.trail_tables import TRAIL_TABLES
 
 APPLICATION_ID = 0x41674D6D  # "AgMm", where file(1) finds it
 FORMAT_VERSION = 2  # 1 knew no seals: what it writes would be taken for damage
+_HEADER_BYTES = 100  # of any SQLite file
 
 migrations = Migrations("agentmem.store")
 
@@ -263,6 +264,7 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
         DamagedError: it is not an agentmem index, or cannot be read.
         FormatVersionError: a newer agentmem wrote it.
     """
+    _check_begun(path, agent_id)
     db = None
     try:
         db = _connect(path, read_only=read_only)
@@ -286,6 +288,16 @@ def open_database(path: Path, agent_id: str, *, read_only: bool) -> Database:
             db.close()
         raise
     return db
+
+
+def _check_begun(path: Path, agent_id: str) -> None:
+    """Raises DamagedError for an index cut off within its header: SQLite takes an empty one for new, and deletes its log."""
+    try:
+        size = path.stat().st_size
+    except OSError:  # connecting says what is wrong
+        return
+    if size < _HEADER_BYTES:
+        raise DamagedError(agent_id, path.name, f"bytes {size} on", f"it is {size} bytes long")
 
 
 def _connect(path: Path, *, read_only: bool) -> Database:

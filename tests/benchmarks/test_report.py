@@ -16,7 +16,7 @@ from benchmarks.report import append_csv, expectations
 from benchmarks.step_clock import StepClock
 
 PLAN = Plan(
-    ["m"], [2_000, 32_000], 3, 129, 1_024, 5, peer=False, peer_reply=17, peer_ingest=512, peer_read=2_000
+    ["m"], [4_000, 32_000], 3, 129, 1_024, 5, peer=False, peer_reply=17, peer_ingest=512, peer_read=2_000
 )
 
 

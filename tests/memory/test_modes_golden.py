@@ -61,7 +61,7 @@ def test_state_ids_stay_what_they_were() -> None:
         uuid="0" * 32,
         token_ids=[1, 2, 3],
         pending=None,
-        settings=settings_of(MemoryConfig(selector="two-stage", block_tokens=32)),
+        settings=settings_of(MemoryConfig(selector="two-stage", block_tokens=32, recall_tokens=1024)),
         fingerprint={"a": "b"},
     )
     stretched = settings_of(MemoryConfig(rope="ntk", rope_factor=2.0))

@@ -13,6 +13,7 @@ import torch
 from agentmem.errors import DamagedError, FormatVersionError
 from agentmem.store import DiskHome
 from agentmem.store.segment import segment_spec
+from support.flipping import LivedIn
 from support.stores import (
     DIGEST_BLOCKS,
     LAYOUT,
@@ -240,6 +241,19 @@ def test_empty_index(home: DiskHome) -> None:
         home.open("ada")
     with pytest.raises(DamagedError):
         home.peek("ada")
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 99])
+def test_a_refused_index_keeps_its_log(tmp_path: Path, length: int, read_only: bool) -> None:
+    """SQLite takes an index without a first byte for a new one, and would delete the log of the old one."""
+    store = LivedIn(tmp_path, wal=True)
+    os.truncate(store.folder / "agent.db", length)
+
+    with pytest.raises(DamagedError, match=f"agent.db.*{length} bytes long"):
+        store.home.open("ada", read_only=read_only)
+
+    assert (store.folder / "agent.db-wal").read_bytes() == store.files[Path("agent.db-wal")]
 
 
 def test_extents_that_leave_a_gap(home: DiskHome) -> None:
