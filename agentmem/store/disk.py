@@ -7,6 +7,7 @@ caller at a time; not for use in a forked child.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from agentmem.errors import InputError
@@ -63,37 +64,40 @@ class DiskStore:
         db = vault.index(folder, agent_id, read_only=lock is None)
         try:
             self._index = Index(db, agent_id, read_only=lock is None, folder=folder)
-            self._identity = self._index.identity()
-            self._turns = TurnRows(self._index)
-            self._origins = BranchOrigins(self._turns)
-            self._slots = SlotRows(self._index)
-            tokens, blocks = self._index.file_sizes()
-            layout = self._identity.layout
-            mapped = lock is not None or not on_tmpfs(folder)  # beside a reader a writer may punch holes
-            live = self._slots.live if mapped else nothing_live
-            self._segments = vault.segments(folder / "kv", layout, tokens, agent_id, self._slots.pages, live)
-            state_rows = RuleStateRows(self._index)
-            self._states = BranchRuleStates(state_rows, lambda: self._at.branch)
-            self._disk_digests = vault.digests(
-                folder / "digests", layout.decoded, blocks, agent_id, self._slots.digests(), self._states
-            )
-            self._parts = StoreParts(
-                folder,
-                agent_id,
-                self._index,
-                self._turns,
-                self._slots,
-                self._segments,
-                state_rows,
-                self._states,
-                self._disk_digests,
-                UpkeepRows(self._index),
-                TrailRows(self._index),
-            )
-            self._eraser = Eraser(self._parts)
-            if lock is not None:
-                self._clear_leftovers()
-            self._at = Standing(self._parts, layout)
+            # beside a reader the writer may go on meanwhile
+            with self._index.snapshot() if lock is None else nullcontext():
+                self._identity = self._index.identity()
+                layout = self._identity.layout
+                self._turns = TurnRows(self._index)
+                self._origins = BranchOrigins(self._turns)
+                self._slots = SlotRows(self._index)
+                tokens, blocks = self._index.file_sizes()
+                mapped = lock is not None or not on_tmpfs(folder)  # beside a reader a writer may punch holes
+                live = self._slots.live if mapped else nothing_live
+                kv, digests, rows = folder / "kv", folder / "digests", RuleStateRows(self._index)
+                self._segments = vault.segments(kv, layout, tokens, agent_id, self._slots.pages, live)
+                self._states = BranchRuleStates(rows, lambda: self._at.branch)
+                stored = self._slots.digests()
+                self._disk_digests = vault.digests(
+                    digests, layout.decoded, blocks, agent_id, stored, self._states
+                )
+                self._parts = StoreParts(
+                    folder,
+                    agent_id,
+                    self._index,
+                    self._turns,
+                    self._slots,
+                    self._segments,
+                    rows,
+                    self._states,
+                    self._disk_digests,
+                    UpkeepRows(self._index),
+                    TrailRows(self._index),
+                )
+                self._eraser = Eraser(self._parts)
+                if lock is not None:
+                    self._clear_leftovers()
+                self._at = Standing(self._parts, layout)
             self._upkeep = DiskUpkeep(self._parts, self._at, self._access, self._eraser)
         except BaseException:
             db.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentmem.errors import StoreError
+from agentmem.errors import StateNotFoundError, StoreError
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import Turn
 from agentmem.store.branch import Branch
@@ -40,6 +40,11 @@ class StoreParts:
     digests: DiskDigestLog
     upkeep: UpkeepRows
     trail: TrailRows
+
+    def stored_head(self) -> Turn | None:
+        """The turn that the index says is the head."""
+        number = self.index.head()
+        return None if number is None else self.turns.get(number)
 
     def standing(self, head: Turn | None) -> tuple[Branch, BranchMap]:
         """The branch of a turn, and where its tokens lie. Raises DamagedError."""
@@ -75,25 +80,23 @@ class StoreParts:
 
 
 class Standing:
-    """The branch and head an agent stands on, and for an open turn those it came from, if elsewhere."""
+    """The branch and head an agent stands on, and for an open turn those it came from, if elsewhere.
+
+    Whoever only reads makes it within a snapshot of the index.
+    """
 
     def __init__(self, parts: StoreParts, layout: KVLayout) -> None:
-        head = parts.index.head()
-        self.head: Turn | None = None if head is None else parts.turns.get(head)
         self.left: tuple[Branch, Turn | None] | None = None
         self._parts = parts
+        self.head: Turn | None = parts.stored_head()
         mapped: BranchMap
         self.branch: Branch
         self.branch, mapped = parts.standing(self.head)
-        dead = self.branch.dead()
+        where = (layout, parts.segments, mapped, parts.free_tail(), self.branch.dead())
         self.log = (
-            ReaderTokenLog(
-                *(layout, parts.segments, mapped, parts.free_tail(), dead),
-                parts.index.commits,
-                lambda: bool(parts.slots.scrubs()),
-            )
+            ReaderTokenLog(*where, parts.index.commits, self._unchanged, lambda: bool(parts.slots.scrubs()))
             if parts.index.read_only
-            else DiskTokenLog(layout, parts.segments, mapped, parts.free_tail(), dead)
+            else DiskTokenLog(*where)
         )
 
     @property
@@ -116,8 +119,7 @@ class Standing:
 
     def renew(self) -> None:
         """Read where the stored head stands, after turns were changed."""
-        number = self._parts.index.head()
-        head = None if number is None else self._parts.turns.get(number)
+        head = self._parts.stored_head()
         self.move(*self._parts.standing(head), head)
 
     def sync(self) -> None:
@@ -143,3 +145,23 @@ class Standing:
         if self.left is not None:
             self.branch, self.head = self.left
             self.left = None
+
+    def _unchanged(self) -> bool:
+        """Whether the index still has these turns, none of them forgotten since, and their tokens where they were."""
+        if self.head is None:
+            return True
+        parts, mine = self._parts, self.head
+        with parts.index.snapshot():
+            try:
+                branch, mapped = parts.standing(parts.stored_head())  # as a rule the writer goes on from here
+                if mine.id not in branch:
+                    branch, mapped = parts.standing(parts.turns.get(mine.id))
+            except StateNotFoundError:
+                return False
+        branch = branch.upto(mine.id)
+        mapped.truncate(mine.stop)
+        return (branch.ids, branch.dead(), mapped.runs()) == (
+            self.branch.ids,
+            self.branch.dead(),
+            self.log.mapped.runs(),
+        )

@@ -1,8 +1,10 @@
 """The token log of somebody who only reads, while the agent's writer may forget, collect or rebuild.
 
 What is handed out is what was there when the agent was opened, or nothing: a writer commits to the index before
-it touches bytes that are there, so a read between two looks at the same commit saw none of it. Knows the index's
-number of commits; nothing of what the writer does.
+it touches bytes that are there, so a read between two looks at the same commit, at which all these tokens were still
+what they had been, saw none of it. Checksums alone cannot tell: bytes may change after they were compared, and those
+of a segment that is opened later are the later ones. Knows the index's number of commits; nothing of what the writer
+does.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from agentmem.store.segment import SegmentSet
 
 
 class ReaderTokenLog(DiskTokenLog):
-    """See :class:`DiskTokenLog`; ``commits`` counts the writer's commits, ``changing`` says whether
-    forgotten bytes are still to be overwritten.
+    """See :class:`DiskTokenLog`.
+
+    ``commits`` counts the writer's commits, ``unchanged`` says whether the index still has all of these tokens where
+    they were, and ``changing`` whether forgotten bytes are still to be overwritten.
 
     Raises:
         StaleReaderError: the tokens are not any more what they were.
@@ -34,10 +38,12 @@ class ReaderTokenLog(DiskTokenLog):
         tail: Tail,
         dead: Iterable[tuple[int, int]],
         commits: Callable[[], int],
+        unchanged: Callable[[], bool],
         changing: Callable[[], bool],
     ) -> None:
         super().__init__(layout, segments, branch, tail, dead)
         self._commits = commits
+        self._unchanged = unchanged
         self._changing = changing
         self._opened_at = self._seen = commits()
 
@@ -56,6 +62,8 @@ class ReaderTokenLog(DiskTokenLog):
         while True:
             before = self._commits()
             if before != self._seen:
+                if not self._unchanged():
+                    raise self._stale("what it had was forgotten or moved")
                 self._segments.distrust()
                 self._segments.stop_mapping()
                 self._seen = before
@@ -64,9 +72,12 @@ class ReaderTokenLog(DiskTokenLog):
             except DamagedError as error:
                 if self._commits() == self._opened_at and not self._changing():
                     raise
-                raise StaleReaderError(
-                    f"agent {error.agent_id!r} was changed by its writer since it was opened here, or is just being: "
-                    f"{error.file}, {error.where}, is not what it was. Open it again."
-                ) from error
+                raise self._stale(f"{error.file}, {error.where}, is not what it was") from error
             if self._commits() == before:
                 return
+
+    def _stale(self, what: str) -> StaleReaderError:
+        return StaleReaderError(
+            f"agent {self._segments.agent_id!r} was changed by its writer since it was opened here, or is just being: "
+            f"{what}. Open it again."
+        )

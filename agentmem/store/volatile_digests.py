@@ -10,20 +10,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from agentmem.memory.source import DigestLog, KVLayout, RuleStates
-from agentmem.store.digest_log import check_digests
+from agentmem.memory.source import KVLayout, RuleStates
+from agentmem.store.digest_log import DiskDigestLog, check_digests
 from agentmem.store.rule_states import NoRuleStates
 
 
 class VolatileDigestLog:
-    """Digests that last as long as the object. ``base``, if given, is only read.
+    """Digests that last as long as the object. ``base``, if given, is only read, and checked again for each turn.
 
     See :class:`agentmem.memory.source.DigestLog`. ``states``: where rules keep theirs; None: the base's, or
     nowhere.
     """
 
     def __init__(
-        self, layout: KVLayout, base: DigestLog | None = None, states: RuleStates | None = None
+        self, layout: KVLayout, base: DiskDigestLog | None = None, states: RuleStates | None = None
     ) -> None:
         self.states: RuleStates = states or (NoRuleStates() if base is None else base.states)
         self._layout = layout
@@ -49,6 +49,8 @@ class VolatileDigestLog:
         elif kind != self._kind:
             self.truncate(0)
         self._kind = kind
+        if self._base is not None:
+            self._check(self._base)
 
     def append(self, digests: Sequence[Tensor]) -> None:
         """Add n blocks after the last: per layer (Hkv, n, D), copied."""
@@ -75,6 +77,13 @@ class VolatileDigestLog:
         if self._own[layer].shape[1]:
             parts.append(self._own[layer])
         return parts
+
+    def _check(self, base: DiskDigestLog) -> None:
+        """Its places may hold digests of other turns by now: the writer went back and on from there."""
+        before = self._from_base()
+        base.begin()
+        if self._from_base() < before:
+            self._own = _no_digests(self._layout)
 
     def _from_base(self) -> int:
         if self._base is None:

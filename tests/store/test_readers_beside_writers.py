@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from agentmem.errors import DamagedError, StaleReaderError
-from agentmem.store import DiskHome
-from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, add_turn, contents, create, expected, same
+from agentmem.errors import DamagedError, StaleReaderError, StoreError
+from agentmem.store import DiskHome, Store, forgetting
+from agentmem.store.pages import PageTable
+from agentmem.store.parts import StoreParts
+from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, add_turn, contents, create, digests, expected, same
 
 
 @pytest.fixture
@@ -46,8 +50,112 @@ def test_a_reader_of_collected_segments_is_told_so(home: DiskHome) -> None:
     writer.rewind("state-1")
     writer.collect(prune=True)
 
-    with pytest.raises(StaleReaderError, match=r"kv/00000\d"):
+    with pytest.raises(StaleReaderError, match="forgotten or moved"):
         contents(reader.log)
+    reader.close()
+    writer.close()
+
+
+def read_layer(store: Store, layer: int, start: int = 0, stop: int = 150) -> list[torch.Tensor]:
+    """Keys and values of a layer."""
+    heads, dim = store.log.layout.layers[layer]
+    found = [torch.empty(heads, stop - start, dim, dtype=store.log.layout.dtype) for _ in range(2)]
+    store.log.read(layer, start, stop, *found)
+    return found
+
+
+def forget_without_overwriting(writer: Store, turn: int, patch: pytest.MonkeyPatch) -> None:
+    """The commit is done; the bytes are as they were, as when the writer is at work between the two."""
+
+    def fail(*_: object) -> None:
+        raise OSError("not now")
+
+    with patch.context() as now:
+        now.setattr(forgetting, "scrub", fail)
+        with pytest.raises(StoreError, match="could not be overwritten yet"):
+            writer.forget([turn])
+
+
+def test_bytes_that_change_after_they_were_checked(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is forgotten is overwritten between the look at the last checksum and the copy: no zeros are handed out."""
+    writer: Any = create(home)
+    for seed in (1, 2, 3):
+        add_turn(writer, seed, 50)
+    reader = home.open("ada", read_only=True)
+    first = read_layer(reader, 0)
+    forget_without_overwriting(writer, 1, monkeypatch)  # all of it in one segment
+    check = PageTable.check_slots
+
+    def check_then_scrub(self: PageTable, tensor: int, start: int, stop: int) -> None:
+        check(self, tensor, start, stop)
+        if tensor == 3:  # the values of layer 1, which are read last
+            forgetting.scrub(writer._segments, writer._slots, writer._slots.scrubs())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PageTable, "check_slots", check_then_scrub)
+        with pytest.raises(StaleReaderError, match="Open it again"):
+            read_layer(reader, 1)
+    assert same(first, expected((1, 50), (2, 50), (3, 50))[:2])
+    reader.close()
+    writer.close()
+
+
+def test_a_segment_that_is_opened_later(home: DiskHome) -> None:
+    """Its checksums are those of the forgotten: that they fit does not make it what this reader had."""
+    writer = create(home)
+    for seed in (1, 2, 3):
+        add_turn(writer, seed, 50)
+    reader = home.open("ada", read_only=True)
+    read_layer(reader, 0, 0, SEGMENT_TOKENS)
+    writer.forget([3])
+    assert writer.log.dead == ((100, 150),)
+
+    with pytest.raises(StaleReaderError, match="Open it again"):
+        read_layer(reader, 0, 128, 150)
+    reader.close()
+    writer.close()
+
+
+def test_a_writer_that_forgets_while_a_reader_opens(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader had read what is dead, and had yet to count the commits: it is no reader of the later state."""
+    writer = create(home)
+    for seed in (1, 2, 3):
+        add_turn(writer, seed, 50)
+    standing, forgotten = StoreParts.standing, []
+
+    def standing_then_forget(self: StoreParts, head: Any) -> Any:
+        found = standing(self, head)
+        if self.index.read_only and not forgotten:
+            forgotten.append(writer.forget([2]))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreParts, "standing", standing_then_forget)
+        reader = home.open("ada", read_only=True)
+    assert forgotten == [50]
+    assert reader.log.dead == ()
+    with pytest.raises(StaleReaderError, match="Open it again"):
+        contents(reader.log)
+    reader.close()
+    writer.close()
+
+
+def test_a_reader_of_turns_that_were_left_reads_on(home: DiskHome) -> None:
+    """The writer goes on, rewinds and stands elsewhere, and forgets what this reader does not stand on."""
+    writer = create(home)
+    for seed in (1, 2, 3):
+        add_turn(writer, seed, 40)
+    reader = home.open("ada", read_only=True)
+    old = expected((1, 40), (2, 40), (3, 40))
+    later = [add_turn(writer, 4, 40)]
+    assert same(contents(reader.log), old)
+    writer.rewind("state-1")
+    assert same(contents(reader.log), old)
+    later.append(add_turn(writer, 5, 70))
+    add_turn(writer, 6, 40)
+    assert same(contents(reader.log), old)
+    writer.forget([later[1].id])
+    assert same(contents(reader.log), old)
     reader.close()
     writer.close()
 
@@ -108,3 +216,28 @@ def test_readers_beside_a_busy_writer(home: DiskHome) -> None:
 
     assert problems == []
     assert len(seen) > 2
+
+
+def test_digests_whose_places_were_taken_by_other_turns(home: DiskHome) -> None:
+    """The writer went back and on from there: a reader's next turn chooses by no digest of tokens it does not have."""
+    writer = create(home)
+    writer.digests.select("small")
+    add_turn(writer, 1, 40, blocks=DIGEST_BLOCKS)
+    add_turn(writer, 2, 40, blocks=3)
+    reader = home.open("ada", read_only=True)
+    reader.digests.select("small")
+    assert reader.digests.count == DIGEST_BLOCKS + 3
+    reader.digests.append(digests(9, 2))  # of blocks that the writer had none for
+    writer.rewind("state-1")
+    add_turn(writer, 3, 40, blocks=3)
+
+    reader.digests.select("small")
+    assert reader.digests.count == DIGEST_BLOCKS  # the others are made again
+    assert all(
+        torch.equal(reader.digests.parts(n)[0], made) for n, made in enumerate(digests(1, DIGEST_BLOCKS))
+    )
+    reader.digests.append(digests(2, 3))
+    reader.digests.select("small")
+    assert reader.digests.count == DIGEST_BLOCKS + 3  # what is in memory stays there
+    reader.close()
+    writer.close()
