@@ -150,7 +150,8 @@ class DiskStore:
     def turns(self, *, limit: int | None = None, at: str | None = HEAD) -> list[Turn]:
         """The turns from the root to the head or to the state ``at``; with ``limit``, the newest ones."""
         branch = self._at.branch if at == HEAD else self._at.branch_to(self._state(at))[0]
-        return self._turns.newest(branch, limit)
+        with self._at.told():
+            return self._turns.newest(branch, limit)
 
     def every_turn(self) -> list[Turn]:
         """The turns of all branches, by number; forgotten ones too."""
@@ -166,7 +167,8 @@ class DiskStore:
         turn_id = self._at.branch.holding(position)
         if turn_id is None:
             raise InputError(f"token {position} is not in the history, which holds {self._at.branch.length}")
-        return self._turns.get(turn_id)
+        with self._at.told():
+            return self._turns.get(turn_id)
 
     def find_state(self, state_id: str) -> Turn:
         """The turn of that state id, of any branch. Raises StateNotFoundError, StateForgottenError."""
@@ -174,13 +176,15 @@ class DiskStore:
 
     def observed_parts(self, source: str) -> list[Turn]:
         """Turns of the current branch with this source and a part number, in order."""
-        return self._turns.observed_parts(source, self._at.branch)
+        with self._at.told():
+            return self._turns.observed_parts(source, self._at.branch)
 
     def origins(self, sources: Collection[str] | None = None) -> list[Origin]:
         """Where the words of the current branch's turns came from; forgotten ones are left out."""
-        if sources is not None:
-            return self._turns.origins_of(sources, self._at.branch)
-        return self._origins.of(self._at.branch)
+        with self._at.told():
+            if sources is not None:
+                return self._turns.origins_of(sources, self._at.branch)
+            return self._origins.of(self._at.branch)
 
     def token_ids(self, start: int, stop: int) -> list[int]:
         """Ids of tokens [start, stop) of the current branch; -1 for forgotten ones."""
@@ -189,11 +193,13 @@ class DiskStore:
             raise InputError(
                 f"tokens {start} to {stop} are not in the history, which holds {self._at.branch.length}"
             )
-        return self._turns.token_ids(start, stop, self._at.branch)
+        with self._at.told():
+            return self._turns.token_ids(start, stop, self._at.branch)
 
     def search(self, query: str, *, limit: int = 20) -> list[Turn]:
         """Turns of the current branch whose text holds all the words, newest first."""
-        return self._turns.search(query, self._at.branch, limit)
+        with self._at.told():
+            return self._turns.search(query, self._at.branch, limit)
 
     def begin(self, after: str | None = HEAD) -> None:
         """Open a turn that goes on from ``after``; the head itself moves with the commit alone.

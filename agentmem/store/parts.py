@@ -5,10 +5,12 @@ Knows no verb of the store; the two helpers here are shared by several of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentmem.errors import StateNotFoundError, StoreError
+from agentmem.errors import DamagedError, StateNotFoundError, StoreError
 from agentmem.memory.source import KVLayout
 from agentmem.store.base import Turn
 from agentmem.store.branch import Branch
@@ -16,7 +18,7 @@ from agentmem.store.digest_log import DiskDigestLog
 from agentmem.store.extents import BranchMap, Tail
 from agentmem.store.index import Index
 from agentmem.store.log import DiskTokenLog
-from agentmem.store.reader_log import ReaderTokenLog
+from agentmem.store.reader_log import ReaderTokenLog, stale
 from agentmem.store.rule_states import BranchRuleStates, RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
@@ -88,6 +90,7 @@ class Standing:
     def __init__(self, parts: StoreParts, layout: KVLayout) -> None:
         self.left: tuple[Branch, Turn | None] | None = None
         self._parts = parts
+        self._unchanged_at = parts.index.commits()
         self.head: Turn | None = parts.stored_head()
         mapped: BranchMap
         self.branch: Branch
@@ -146,12 +149,27 @@ class Standing:
             self.branch, self.head = self.left
             self.left = None
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Whoever only reads is told that what it looked at is not what it was any more. Raises StaleReaderError."""
+        try:
+            yield
+        except (StateNotFoundError, DamagedError) as error:
+            if not self._unchanged():
+                raise stale(self._parts.agent_id, "turns of its history were removed") from error
+            raise
+        if not self._unchanged():
+            raise stale(self._parts.agent_id, "turns of its history were forgotten, moved or removed")
+
     def _unchanged(self) -> bool:
         """Whether the index still has these turns, none of them forgotten since, and their tokens where they were."""
-        if self.head is None:
-            return True
         parts, mine = self._parts, self.head
+        if mine is None or not parts.index.read_only:
+            return True
         with parts.index.snapshot():
+            commits = parts.index.commits()
+            if commits == self._unchanged_at:
+                return True
             try:
                 branch, mapped = parts.standing(parts.stored_head())  # as a rule the writer goes on from here
                 if mine.id not in branch:
@@ -160,8 +178,8 @@ class Standing:
                 return False
         branch = branch.upto(mine.id)
         mapped.truncate(mine.stop)
-        return (branch.ids, branch.dead(), mapped.runs()) == (
-            self.branch.ids,
-            self.branch.dead(),
-            self.log.mapped.runs(),
-        )
+        was, found = self.branch, (branch.ids, branch.dead(), mapped.runs())
+        if found != (was.ids, was.dead(), self.log.mapped.runs()):
+            return False
+        self._unchanged_at = commits
+        return True

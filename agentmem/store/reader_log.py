@@ -20,6 +20,13 @@ from agentmem.store.log import DiskTokenLog
 from agentmem.store.segment import SegmentSet
 
 
+def stale(agent_id: str, what: str) -> StaleReaderError:
+    """The error for a reader that is overtaken."""
+    return StaleReaderError(
+        f"agent {agent_id!r} was changed by its writer since it was opened here, or is just being: {what}. Open it again."
+    )
+
+
 class ReaderTokenLog(DiskTokenLog):
     """See :class:`DiskTokenLog`.
 
@@ -63,7 +70,7 @@ class ReaderTokenLog(DiskTokenLog):
             before = self._commits()
             if before != self._seen:
                 if not self._unchanged():
-                    raise self._stale("what it had was forgotten or moved")
+                    raise stale(self._segments.agent_id, "what it had was forgotten or moved")
                 self._segments.distrust()
                 self._segments.stop_mapping()
                 self._seen = before
@@ -72,12 +79,8 @@ class ReaderTokenLog(DiskTokenLog):
             except DamagedError as error:
                 if self._commits() == self._opened_at and not self._changing():
                     raise
-                raise self._stale(f"{error.file}, {error.where}, is not what it was") from error
+                raise stale(
+                    self._segments.agent_id, f"{error.file}, {error.where}, is not what it was"
+                ) from error
             if self._commits() == before:
                 return
-
-    def _stale(self, what: str) -> StaleReaderError:
-        return StaleReaderError(
-            f"agent {self._segments.agent_id!r} was changed by its writer since it was opened here, or is just being: "
-            f"{what}. Open it again."
-        )
