@@ -13,6 +13,7 @@ from faults.gate_kills import kills
 from faults.gate_leaks import left_behind
 from faults.gate_model import beside_memory
 from faults.gate_power import power_loss
+from faults.gate_readers import overtaken
 from faults.gate_suites import suite
 from faults.results import Found
 
@@ -82,6 +83,11 @@ GATES = (
             "langchain/test_stress.py",
             "security/test_many_at_once.py",
         ),
+    ),
+    Gate(
+        "7 readers beside a busy writer",
+        lambda run: overtaken(verbs=400, seed=run.seed, jobs=run.jobs),
+        lambda run: overtaken(verbs=10_000, seed=run.seed, jobs=run.jobs),
     ),
     Gate("7 leaks", None, lambda _: left_behind(openings=10_000, turns=2_000)),
     Gate(
