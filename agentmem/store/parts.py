@@ -91,6 +91,7 @@ class Standing:
         self.left: tuple[Branch, Turn | None] | None = None
         self._parts = parts
         self._unchanged_at = parts.index.commits()
+        self._file = _identity(parts.folder)
         self.head: Turn | None = parts.stored_head()
         mapped: BranchMap
         self.branch: Branch
@@ -166,6 +167,8 @@ class Standing:
         parts, mine = self._parts, self.head
         if mine is None or not parts.index.read_only:
             return True
+        if _identity(parts.folder) != self._file:  # removed, or another agent of that name by now
+            return False
         with parts.index.snapshot():
             commits = parts.index.commits()
             if commits == self._unchanged_at:
@@ -183,3 +186,12 @@ class Standing:
             return False
         self._unchanged_at = commits
         return True
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which file the index is: one that is held open lends its number to no other."""
+    try:
+        found = (folder / "agent.db").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

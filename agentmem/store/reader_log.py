@@ -77,7 +77,7 @@ class ReaderTokenLog(DiskTokenLog):
             try:
                 read()
             except DamagedError as error:
-                if self._commits() == self._opened_at and not self._changing():
+                if self._commits() == self._opened_at and self._unchanged() and not self._changing():
                     raise
                 raise stale(
                     self._segments.agent_id, f"{error.file}, {error.where}, is not what it was"

@@ -87,6 +87,27 @@ def test_a_reader_of_texts_is_told_so(home: DiskHome, change: str) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_reader_of_an_agent_that_is_removed_is_told_so(home: DiskHome, again: bool) -> None:
+    """Files that went with their agent are not damage, nor are those of another agent of the same name."""
+    writer = create(home)
+    for seed in (1, 2, 3):
+        add_turn(writer, seed, 50)
+    writer.close()
+    reader = home.open("ada", read_only=True)
+    read_layer(reader, 0, 0, SEGMENT_TOKENS)
+    home.delete("ada")
+    if again:
+        writer = create(home)
+        add_turn(writer, 4, 150)
+        writer.close()
+    with pytest.raises(StaleReaderError, match="Open it again"):
+        contents(reader.log)
+    with pytest.raises(StaleReaderError, match="Open it again"):
+        reader.turns()
+    reader.close()
+
+
 def read_layer(store: Store, layer: int, start: int = 0, stop: int = 150) -> list[torch.Tensor]:
     """Keys and values of a layer."""
     heads, dim = store.log.layout.layers[layer]
