@@ -1,31 +1,54 @@
 """Verification: what is wrong with an agent's files, as a report instead of an error.
 
-Reads the index's rows, file sizes and (deep) every checksum. Changes nothing.
+Reads the index's rows, file sizes and (deep) every checksum. Changes nothing. Whoever only reads may do so while a
+writer is at work: what does not fit together then is looked at again before it is called damage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from agentmem.errors import DamagedError
 from agentmem.store.base import Finding, VerifyReport
 from agentmem.store.digest_log import DiskDigestLog
 from agentmem.store.failures import typed
 from agentmem.store.index import Index
-from agentmem.store.pages import PAGE_SLOTS
+from agentmem.store.pages import PAGE_SLOTS, page_range
 from agentmem.store.parts import StoreParts
+from agentmem.store.reader_log import stale
 from agentmem.store.rule_states import RuleStateRows
 from agentmem.store.segment import SegmentSet
 from agentmem.store.slot_rows import SlotRows
 from agentmem.store.tensor_file import flaw_of
+
+TRIES: Final = 5
+"""How often a reader looks for a moment in which no writer commits anything."""
 
 
 def verify(parts: StoreParts, *, deep: bool) -> VerifyReport:
     """Check one agent. Deep reads every committed byte of K/V.
 
     Raises:
+        StaleReaderError: whenever something did not fit, a writer had committed meanwhile.
         StoreError: the system would not let it be read, which says nothing of what is stored.
     """
+    for _ in range(TRIES):
+        before = _commits(parts.index)
+        report = _verified(parts, deep=deep)
+        if report.ok or not parts.index.read_only or _commits(parts.index) == before:
+            return report
+    raise stale(parts.agent_id, "it went on whenever it was verified")
+
+
+def _commits(index: Index) -> int:
+    try:
+        return index.commits()
+    except DamagedError:
+        return -1
+
+
+def _verified(parts: StoreParts, *, deep: bool) -> VerifyReport:
     findings: list[Finding] = []
     pages = checked = 0
     try:
@@ -40,8 +63,9 @@ def verify(parts: StoreParts, *, deep: bool) -> VerifyReport:
 def _found(parts: StoreParts, findings: list[Finding], *, deep: bool) -> Iterator[tuple[int, int]]:
     """Add what is wrong to ``findings``; yields the (pages, bytes) that were checked of each segment."""
     index, slots, segments, digests = parts.index, parts.slots, parts.segments, parts.digests
-    findings += _index_findings(index, slots, segments.capacity, deep=deep)
-    findings += _trail_findings(parts)
+    with index.snapshot():
+        findings += _index_findings(index, slots, segments.capacity, deep=deep)
+        findings += _trail_findings(parts)
     for number in slots.segments():
         checked, bad = _segment_findings(segments, slots, number, deep=deep)
         findings += bad
@@ -98,6 +122,8 @@ def _segment_findings(
     if not deep:
         return (0, 0), []
     table = segments.table(number)
+    listed = [(one.start, one.stop) for one in slots.scrubs() if one.segment == number]
+    due = {page for start, stop in listed for page in page_range(start, stop)}  # zeros by the next opening
     findings = [
         Finding(
             label,
@@ -106,6 +132,7 @@ def _segment_findings(
             slots.turns_in(number, page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS),
         )
         for page in table.known_pages()
+        if page not in due
         for column in table.wrong_columns(page)
     ]
     counts = len(table.known_pages()), table.bytes_checked

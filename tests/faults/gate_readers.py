@@ -166,6 +166,8 @@ def _reader(place: Place, shared: Shared, who: int, verbs: int) -> list[str]:
                     found = _look(store, chance)
                     problems += [found] if found else []
                     shared.count(who)
+                report = store.verify(deep=bool(shared.counted(who) % 2))
+                problems += [] if report.ok else [f"undamaged, but: {report.findings}"]
             finally:
                 store.close()
         except StaleReaderError:

@@ -11,8 +11,10 @@ import torch
 
 from agentmem.errors import DamagedError, StaleReaderError, StoreError
 from agentmem.store import DiskHome, Store, forgetting
-from agentmem.store.pages import PageTable
+from agentmem.store.pages import PageSums, PageTable
 from agentmem.store.parts import StoreParts
+from agentmem.store.segment import SegmentSet
+from agentmem.store.slot_rows import SlotRows
 from support.stores import DIGEST_BLOCKS, SEGMENT_TOKENS, add_turn, contents, create, digests, expected, same
 
 
@@ -287,5 +289,57 @@ def test_digests_whose_places_were_taken_by_other_turns(home: DiskHome) -> None:
     reader.digests.append(digests(2, 3))
     reader.digests.select("small")
     assert reader.digests.count == DIGEST_BLOCKS + 3  # what is in memory stays there
+    reader.close()
+    writer.close()
+
+
+def test_what_a_writer_commits_meanwhile_is_no_damage(
+    home: DiskHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that verifies while turns are added, or forgotten, finds nothing wrong; damage it does find."""
+    writer = create(home)
+    turns = [add_turn(writer, seed, 50) for seed in (1, 2, 3)]
+    reader = home.open("ada", read_only=True)
+    table, pages, done = SegmentSet.table, SlotRows.pages, []
+
+    def table_then_forget(self: SegmentSet, number: int) -> PageTable:
+        found = table(self, number)  # its checksums are those before
+        if "forgotten" not in done:
+            writer.forget([turns[0].id])
+            done.append("forgotten")
+        return found
+
+    def pages_then_add(self: SlotRows, *which: int) -> list[PageSums]:
+        found = pages(self, *which)  # before the new turn's
+        if "added" not in done:
+            done.append("added")
+            add_turn(writer, 4, 50)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentSet, "table", table_then_forget)
+        patch.setattr(SlotRows, "pages", pages_then_add)
+        assert reader.verify(deep=True).ok
+    assert done == ["added", "forgotten"]
+    writer.close()
+    path = home._folder("ada") / "kv/000000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not reader.verify().ok
+    reader.close()
+
+
+def test_a_forget_that_was_killed_is_no_damage(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next opening for writing overwrites what is listed; until then its checksums are those to come."""
+    writer = create(home)
+    for seed in (1, 2, 3):
+        add_turn(writer, seed, 50)
+    forget_without_overwriting(writer, 2, monkeypatch)
+    reader = home.open("ada", read_only=True)
+    assert reader.verify(deep=True).ok
+    path = home._folder("ada") / "kv/000002.safetensors"  # the third turn's alone
+    data = bytearray(path.read_bytes())
+    data[4100] ^= 1
+    path.write_bytes(data)
+    assert [finding.turns for finding in reader.verify(deep=True).findings] == [[3]]
     reader.close()
     writer.close()
