@@ -130,6 +130,10 @@ class Index:
         with self.snapshot():
             for where, detail in self._seals.flaws(self.execute):
                 raise self.damage(where, detail)
+            for where, detail in self._seals.row_flaws(
+                self._db.conn.execute, [table]
+            ):  # one may have another key
+                raise self.damage(where, detail)
             for (problem,) in self.execute(f"PRAGMA integrity_check({table})"):
                 if problem != "ok":
                     raise self.damage(f"table {table}", problem)

@@ -136,11 +136,11 @@ class Seals:
     def _tallies(self, execute: Execute) -> dict[str, int]:
         return dict(execute(f"SELECT name, n FROM sealed_{_TALLIES}"))  # noqa: S608
 
-    def row_flaws(self, execute: Execute) -> Iterator[tuple[str, str]]:
-        """(where, what): rows that are not as they were written. Reads every row."""
-        for table, columns in self._columns.items():
+    def row_flaws(self, execute: Execute, tables: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
+        """(where, what): rows of these tables, or of all, that are not as they were written. Reads every row."""
+        for table in self._columns if tables is None else tables:
             for seal in (ROW_SUM, LINK):
-                if seal in columns:
+                if seal in self._columns[table]:
                     yield from self._row_flaws(table, seal, execute)
 
 

@@ -310,11 +310,16 @@ class TurnRows:
             rows = self._index.execute("SELECT id, source FROM linked_turns ORDER BY id")
             return [turn_id for turn_id, name in rows if name == source]
         counts = self._index.execute("SELECT turns FROM sealed_sources WHERE source = ?", (source,))
-        rows = self._index.execute("SELECT id FROM linked_turns WHERE source = ? ORDER BY id", (source,))
-        if len(rows) != sum(count for (count,) in counts):
+        rows = self._index.execute(
+            "SELECT id, source FROM linked_turns WHERE source = ? ORDER BY id", (source,)
+        )
+        found = {
+            turn_id: None for turn_id, name in rows if name == source
+        }  # SQLite believes its index of both
+        if len(found) != sum(count for (count,) in counts):
             self._index.require_rows("turns")
             raise self._index.damage("table sources", "it names another number of turns than there are")
-        return [turn_id for (turn_id,) in rows]
+        return list(found)
 
     def _candidates(self, wanted: Sequence[str], branch: Branch) -> list[int]:
         if not self._has_words:

@@ -314,3 +314,39 @@ def test_a_segment_that_was_refused_does_not_stay_open(
         contents(store.log)
     store.close()
     assert not files_open(home)
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_ids_under_another_key(tmp_path: Path, turn: int) -> None:
+    """Ids whose row a changed bit moved away are not believed to have been given up."""
+    store = LivedIn(tmp_path, wal=False)
+    with sqlite3.connect(store.folder / "agent.db") as db:
+        db.execute("UPDATE tokens SET turn = turn + 16 WHERE turn = ?", (turn,))
+    db.close()
+
+    reader = store.home.open("ada", read_only=True)
+    with pytest.raises(DamagedError, match=f"row {turn + 16} of table tokens"):
+        reader.token_ids(0, reader.log.length)
+    reader.close()
+
+
+def test_a_source_that_leads_to_one_turn_twice(tmp_path: Path) -> None:
+    """SQLite's index of sources has the number of another turn that has the same source, too."""
+    store = LivedIn(tmp_path, wal=False)
+    with sqlite3.connect(store.folder / "agent.db") as db:
+        ((root,), (size,)) = (
+            *db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'turns_by_source'"),
+            *db.execute("PRAGMA page_size"),
+        )
+    db.close()
+    data = bytearray((store.folder / "agent.db").read_bytes())
+    last = root * size - 1
+    assert data[last] == 2  # of the entry written first: a turn's number
+    data[last] ^= 1
+    (store.folder / "agent.db").write_bytes(data)
+
+    reader = store.home.open("ada", read_only=True)
+    for look in (lambda: reader.observed_parts("notes.txt"), lambda: reader.origins(["notes.txt"])):
+        with pytest.raises(DamagedError, match="turns"):
+            look()
+    reader.close()
