@@ -130,9 +130,8 @@ class Index:
         with self.snapshot():
             for where, detail in self._seals.flaws(self.execute):
                 raise self.damage(where, detail)
-            for where, detail in self._seals.row_flaws(
-                self._db.conn.execute, [table]
-            ):  # one may have another key
+            # a row may be there under another key
+            for where, detail in self._seals.row_flaws(self._db.conn.execute, [table]):
                 raise self.damage(where, detail)
             for (problem,) in self.execute(f"PRAGMA integrity_check({table})"):
                 if problem != "ok":

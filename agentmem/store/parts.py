@@ -91,7 +91,7 @@ class Standing:
         self.left: tuple[Branch, Turn | None] | None = None
         self._parts = parts
         self._unchanged_at = parts.index.commits()
-        self._file = _identity(parts.folder)
+        self._file = _file_of(parts.folder)
         self.head: Turn | None = parts.stored_head()
         mapped: BranchMap
         self.branch: Branch
@@ -167,7 +167,7 @@ class Standing:
         parts, mine = self._parts, self.head
         if mine is None or not parts.index.read_only:
             return True
-        if _identity(parts.folder) != self._file:  # removed, or another agent of that name by now
+        if _file_of(parts.folder) != self._file:  # removed, or another agent of that name by now
             return False
         with parts.index.snapshot():
             commits = parts.index.commits()
@@ -188,7 +188,7 @@ class Standing:
         return True
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _file_of(folder: Path) -> tuple[int, int] | None:
     """Which file the index is: one that is held open lends its number to no other."""
     try:
         found = (folder / "agent.db").stat()

@@ -310,12 +310,9 @@ class TurnRows:
             rows = self._index.execute("SELECT id, source FROM linked_turns ORDER BY id")
             return [turn_id for turn_id, name in rows if name == source]
         counts = self._index.execute("SELECT turns FROM sealed_sources WHERE source = ?", (source,))
-        rows = self._index.execute(
-            "SELECT id, source FROM linked_turns WHERE source = ? ORDER BY id", (source,)
-        )
-        found = {
-            turn_id: None for turn_id, name in rows if name == source
-        }  # SQLite believes its index of both
+        query = "SELECT id, source FROM linked_turns WHERE source = ? ORDER BY id"
+        # SQLite believes its index: an entry may have the number of another turn, of this source or of none
+        found = {turn_id: None for turn_id, name in self._index.execute(query, (source,)) if name == source}
         if len(found) != sum(count for (count,) in counts):
             self._index.require_rows("turns")
             raise self._index.damage("table sources", "it names another number of turns than there are")
