@@ -45,12 +45,14 @@ class VolatileDigestLog:
     def select(self, kind: str) -> None:
         """Say which digests are meant; another kind empties the log."""
         if self._base is not None and self._kind is None:
-            self._base.select(kind)  # a reader's base: nothing of it is ever stored
+            self._base.select(
+                kind
+            )  # a reader's base: nothing of it is ever stored, and it is checked when counted
         elif kind != self._kind:
             self.truncate(0)
-        self._kind = kind
-        if self._base is not None:
+        elif self._base is not None:
             self._check(self._base)
+        self._kind = kind
 
     def append(self, digests: Sequence[Tensor]) -> None:
         """Add n blocks after the last: per layer (Hkv, n, D), copied."""

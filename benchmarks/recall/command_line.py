@@ -8,6 +8,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from rich.console import Console
 
+from agentmem.config import MemoryConfig
 from agentmem.engine.catalog import DEFAULT_MODEL
 
 WIDTH = 160
@@ -67,7 +68,9 @@ def _add_what(found: argparse.ArgumentParser) -> None:
         type=names,
         help="arms, with commas between them: selectors, modes, default, full, window",
     )
-    found.add_argument("--budget", type=length, help="tokens of the past a step may see (default: 2112)")
+    found.add_argument(
+        "--budget", type=length, help=f"tokens of the past a step may see (default: {MemoryConfig().budget})"
+    )
     found.add_argument("--config", default="{}", help="MemoryConfig options of every arm, as JSON")
     found.add_argument("--lengths", type=lengths, help="tokens of history, such as 4K,16K (K: 1,000)")
     found.add_argument("--limit", type=length, help="histories of each task and length")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from agentmem.errors import StaleReaderError
 from agentmem.store import DiskHome, MemoryKey, Store, Turn
+from agentmem.store.base import HEAD
 from faults import children
 from faults.results import Found
 from faults.trees import scratch
@@ -138,11 +139,7 @@ def _act(store: Store, chance: random.Random, number: int) -> None:
 
 def _add(store: Store, path: Sequence[Turn], number: int) -> None:
     """A turn after the last of ``path``, and the digests that are not there."""
-    after = path[-1].state_id if path and not path[-1].forgotten else None
-    if after is None:
-        store.begin()
-    else:
-        store.begin(after)
+    store.begin(path[-1].state_id if path and not path[-1].forgotten else HEAD)
     store.digests.select("small")
     for turn in path[store.digests.count // BLOCKS :]:
         store.digests.append(_digests(turn, forgotten=turn.forgotten))

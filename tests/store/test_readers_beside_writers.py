@@ -24,11 +24,17 @@ def home(tmp_path: Path) -> DiskHome:
     return DiskHome(tmp_path, segment_tokens=SEGMENT_TOKENS, digest_blocks=DIGEST_BLOCKS)
 
 
-def test_a_reader_of_forgotten_keys_is_told_so(home: DiskHome) -> None:
-    """What it had read and checked before is not handed out as zeros, and not called damage."""
+def of_three_turns(home: DiskHome) -> Store:
+    """A writer of an agent of 150 tokens."""
     writer = create(home)
     for seed in (1, 2, 3):
         add_turn(writer, seed, 50)
+    return writer
+
+
+def test_a_reader_of_forgotten_keys_is_told_so(home: DiskHome) -> None:
+    """What it had read and checked before is not handed out as zeros, and not called damage."""
+    writer = of_three_turns(home)
     reader = home.open("ada", read_only=True)
     old = expected((1, 50), (2, 50), (3, 50))
     assert same(contents(reader.log), old)
@@ -62,9 +68,7 @@ def test_a_reader_of_collected_segments_is_told_so(home: DiskHome) -> None:
 @pytest.mark.parametrize("change", ["forget", "prune"])
 def test_a_reader_of_texts_is_told_so(home: DiskHome, change: str) -> None:
     """Texts, ids and origins of turns are what they were when the reader was opened, too, or it is told."""
-    writer = create(home)
-    for seed in (1, 2, 3):
-        add_turn(writer, seed, 50)
+    writer = of_three_turns(home)
     reader = home.open("ada", read_only=True)
     looks = (
         reader.turns,
@@ -92,9 +96,7 @@ def test_a_reader_of_texts_is_told_so(home: DiskHome, change: str) -> None:
 @pytest.mark.parametrize("again", [False, True])
 def test_a_reader_of_an_agent_that_is_removed_is_told_so(home: DiskHome, again: bool) -> None:
     """Files that went with their agent are not damage, nor are those of another agent of the same name."""
-    writer = create(home)
-    for seed in (1, 2, 3):
-        add_turn(writer, seed, 50)
+    writer = of_three_turns(home)
     writer.close()
     reader = home.open("ada", read_only=True)
     read_layer(reader, 0, 0, SEGMENT_TOKENS)
@@ -132,9 +134,7 @@ def forget_without_overwriting(writer: Store, turn: int, patch: pytest.MonkeyPat
 
 def test_bytes_that_change_after_they_were_checked(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is forgotten is overwritten between the look at the last checksum and the copy: no zeros are handed out."""
-    writer: Any = create(home)
-    for seed in (1, 2, 3):
-        add_turn(writer, seed, 50)
+    writer: Any = of_three_turns(home)
     reader = home.open("ada", read_only=True)
     first = read_layer(reader, 0)
     forget_without_overwriting(writer, 1, monkeypatch)  # all of it in one segment
@@ -156,9 +156,7 @@ def test_bytes_that_change_after_they_were_checked(home: DiskHome, monkeypatch: 
 
 def test_a_segment_that_is_opened_later(home: DiskHome) -> None:
     """Its checksums are those of the forgotten: that they fit does not make it what this reader had."""
-    writer = create(home)
-    for seed in (1, 2, 3):
-        add_turn(writer, seed, 50)
+    writer = of_three_turns(home)
     reader = home.open("ada", read_only=True)
     read_layer(reader, 0, 0, SEGMENT_TOKENS)
     writer.forget([3])
@@ -172,9 +170,7 @@ def test_a_segment_that_is_opened_later(home: DiskHome) -> None:
 
 def test_a_writer_that_forgets_while_a_reader_opens(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader had read what is dead, and had yet to count the commits: it is no reader of the later state."""
-    writer = create(home)
-    for seed in (1, 2, 3):
-        add_turn(writer, seed, 50)
+    writer = of_three_turns(home)
     standing, forgotten = StoreParts.standing, []
 
     def standing_then_forget(self: StoreParts, head: Any) -> Any:
@@ -330,9 +326,7 @@ def test_what_a_writer_commits_meanwhile_is_no_damage(
 
 def test_a_forget_that_was_killed_is_no_damage(home: DiskHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next opening for writing overwrites what is listed; until then its checksums are those to come."""
-    writer = create(home)
-    for seed in (1, 2, 3):
-        add_turn(writer, seed, 50)
+    writer = of_three_turns(home)
     forget_without_overwriting(writer, 2, monkeypatch)
     reader = home.open("ada", read_only=True)
     assert reader.verify(deep=True).ok
