@@ -130,12 +130,18 @@ class Index:
         with self.snapshot():
             for where, detail in self._seals.flaws(self.execute):
                 raise self.damage(where, detail)
-            # a row may be there under another key
-            for where, detail in self._seals.row_flaws(self._db.conn.execute, [table]):
+            for where, detail in self._row_flaws([table]):  # a row may be there under another key
                 raise self.damage(where, detail)
             for (problem,) in self.execute(f"PRAGMA integrity_check({table})"):
                 if problem != "ok":
                     raise self.damage(f"table {table}", problem)
+
+    def _row_flaws(self, tables: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Rows that are not as they were written, past the check of each row as it is read. Raises as :meth:`execute`."""
+        try:
+            yield from self._seals.row_flaws(self._db.conn.execute, tables)
+        except (sqlite3.Error, UnicodeError) as error:
+            raise of_sqlite(self._agent_id, error) from error
 
     def require_counted(self, table: str) -> None:
         """Before a long table is walked over: has it as many rows as were written? Raises DamagedError."""
