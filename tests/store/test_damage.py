@@ -330,6 +330,26 @@ def test_ids_under_another_key(tmp_path: Path, turn: int) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("table", ["turns", "tokens"])
+def test_a_page_that_stops_sqlite_while_rows_are_looked_for(tmp_path: Path, table: str) -> None:
+    """Bits of the pointers in a table's first page: SQLite's own error never comes out, and nothing is silently wrong."""
+    store = LivedIn(tmp_path, wal=False)
+    with sqlite3.connect(store.folder / "agent.db") as db:
+        ((root,),) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,))
+        ((size,),) = db.execute("PRAGMA page_size")
+    db.close()
+    data = store.files[Path("agent.db")]
+
+    outcomes = set()
+    for bit in range(8 * 8, 8 * 10):  # the first cell's place, or half of the last child's page number
+        at = (root - 1) * size + bit // 8
+        changed = data[at] ^ 1 << bit % 8
+        outcomes.add(store.outcome(Path("agent.db"), data[:at] + bytes([changed]) + data[at + 1 :]))
+
+    assert outcomes <= {"right", "refused"}
+    assert "refused" in outcomes
+
+
 def test_a_source_that_leads_to_one_turn_twice(tmp_path: Path) -> None:
     """SQLite's index of sources has the number of another turn that has the same source, too."""
     store = LivedIn(tmp_path, wal=False)
